@@ -1,0 +1,82 @@
+//! What the kernel side knows of a traced process: one [`Process`] in each slot.
+
+use crate::python::Layout;
+
+/// An address range, end exclusive.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Range {
+    /// First address.
+    pub begin: u64,
+    /// First address after it.
+    pub end: u64,
+}
+
+/// How many allocator libraries of one process are known to the kernel side.
+pub const MAX_ALLOCATOR_TEXTS: usize = 8;
+
+/// Bits of [`Process::flags`].
+pub mod process_flag {
+    /// Take native stacks.
+    pub const NATIVE: u32 = 1;
+    /// Take Python stacks ([`super::Process::runtime`] is set).
+    pub const PYTHON: u32 = 1 << 1;
+    /// Pause the process when the ring buffer is nearly full.
+    pub const PAUSE: u32 = 1 << 2;
+}
+
+/// A traced process.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Process {
+    /// Thread-group id in the initial PID namespace; 0 for a free slot.
+    pub tgid: u32,
+    /// Bits of [`process_flag`].
+    pub flags: u32,
+    /// Address (avma) of `_PyRuntime`.
+    pub runtime: u64,
+    /// Address of `PyCode_Type`; 0 where it is not known.
+    pub code_type: u64,
+    /// Where thread-specific data lies.
+    pub tsd: ThreadData,
+    /// Grows whenever a code object is destroyed. Written by the kernel side.
+    pub code_epoch: u64,
+    /// Code of the modules that define allocators: what calls `mmap` from there is the allocator itself.
+    pub allocator_texts: [Range; MAX_ALLOCATOR_TEXTS],
+    /// Where the interpreter keeps what is read.
+    pub layout: Layout,
+}
+
+/// How the C library keeps `pthread_setspecific` data (cpython.md 1.2).
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ThreadData {
+    /// One of [`tsd_kind`].
+    pub kind: u32,
+    /// Must be 0.
+    pub reserved: u32,
+    /// glibc: offset of the first-level array from the thread pointer (x86-64: 0x310). musl: offset of the
+    /// pointer to the array (x86-64: 0x80).
+    pub first: i64,
+    /// glibc: offset of the array of second-level blocks (x86-64: 0x510).
+    pub second: i64,
+}
+
+/// Values of [`ThreadData::kind`].
+pub mod tsd_kind {
+    /// Not known: no Python stacks.
+    pub const NONE: u32 = 0;
+    /// glibc: `{seq, data}` pairs, 32 in the first level.
+    pub const GLIBC: u32 = 1;
+    /// musl: one array of pointers.
+    pub const MUSL: u32 = 2;
+}
+
+const _: () = {
+    assert!(size_of::<ThreadData>() == 24);
+    assert!(size_of::<Process>() == 56 + 16 * MAX_ALLOCATOR_TEXTS + size_of::<Layout>());
+    assert!(size_of::<Process>() % 8 == 0);
+};
+
+#[cfg(feature = "user")]
+unsafe impl aya::Pod for Process {}

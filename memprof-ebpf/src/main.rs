@@ -1,0 +1,3 @@
+//! memprof kernel side
+#![no_std]
+#![no_main]

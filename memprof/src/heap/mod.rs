@@ -1,0 +1,1 @@
+//! Replay of a capture: snapshots and statistics.

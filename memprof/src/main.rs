@@ -1,0 +1,5 @@
+//! The `memprof` command.
+
+fn main() -> std::process::ExitCode {
+    memprof::cli::main()
+}

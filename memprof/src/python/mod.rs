@@ -1,0 +1,1 @@
+//! CPython: version and offsets of an interpreter, code objects, line tables, strings.

@@ -1,0 +1,1 @@
+//! One module for each reporter, over one frame-tree model.

@@ -1,0 +1,1 @@
+//! End-to-end tests of memprof; see the files under `tests/`.

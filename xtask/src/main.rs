@@ -1,0 +1,3 @@
+//! Chores of this repository: `cargo xtask <command>`.
+
+fn main() {}
