@@ -1,1 +1,4 @@
 //! One module for each reporter, over one frame-tree model.
+
+pub mod frame_kind;
+pub mod frame_tree;
