@@ -2,3 +2,4 @@
 
 pub mod frame_kind;
 pub mod frame_tree;
+pub mod page;
