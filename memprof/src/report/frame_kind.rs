@@ -50,7 +50,8 @@ pub fn frame_kind(function: &str, file: &str) -> FrameKind {
     if is_internal(function, file) {
         FrameKind::Internal
     } else if file.contains("frozen importlib")
-        || (matches!(function, "import_name" | "import_from" | "import_all_from") && file.ends_with("ceval.c"))
+        || (matches!(function, "import_name" | "import_from" | "import_all_from")
+            && file.ends_with("ceval.c"))
     {
         FrameKind::ImportSystem
     } else if file.ends_with("runpy.py") || file == "<frozen runpy>" {
@@ -92,7 +93,10 @@ mod tests {
         assert_eq!(frame_kind("_PyEval_EvalFrameDefault", "./Python/ceval.c"), FrameKind::Internal);
         assert_eq!(frame_kind("_PyEval_EvalFrameDefault", "<unknown>"), FrameKind::Program);
         assert_eq!(frame_kind("type_call", "Objects/typeobject.c"), FrameKind::Internal);
-        assert_eq!(frame_kind("cfunction_VectorCall_FASTCALL", "Objects/methodobject.c"), FrameKind::Internal);
+        assert_eq!(
+            frame_kind("cfunction_VectorCall_FASTCALL", "Objects/methodobject.c"),
+            FrameKind::Internal
+        );
         assert_eq!(frame_kind("anything", "Objects/call.c"), FrameKind::Internal);
         assert_eq!(frame_kind("anything", "Objects/call.cpp"), FrameKind::Program);
         assert_eq!(frame_kind("type_call", "/src/mine/type.c"), FrameKind::Program);

@@ -206,7 +206,10 @@ impl FrameTree {
     }
 
     /// The node at which a stack ends; made, with those before it, where it is new.
-    fn node(&mut self, innermost_first: impl DoubleEndedIterator<Item = FrameId>) -> Result<NodeId, TreeError> {
+    fn node(
+        &mut self,
+        innermost_first: impl DoubleEndedIterator<Item = FrameId>,
+    ) -> Result<NodeId, TreeError> {
         match self.orientation {
             Orientation::CallersFirst => self.descend(innermost_first.rev()),
             Orientation::AllocationFirst => self.descend(innermost_first),
@@ -420,7 +423,8 @@ mod tests {
 
     #[test]
     fn folding_keeps_the_largest_and_every_sum() {
-        let stacks = [("main;big;x", 50), ("main;small;y", 3), ("main;small;z", 2), ("main;tiny", 1), ("main", 4)];
+        let stacks =
+            [("main;big;x", 50), ("main;small;y", 3), ("main;small;z", 2), ("main;tiny", 1), ("main", 4)];
         let mut tree = tree(Orientation::CallersFirst, &stacks);
         tree.finish(4);
         let expected = [("", 60), ("/main", 60), ("/main/big", 50), ("/main/big/x", 50), ("/main/Folded", 6)];

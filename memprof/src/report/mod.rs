@@ -3,3 +3,4 @@
 pub mod frame_kind;
 pub mod frame_tree;
 pub mod page;
+pub mod svg;

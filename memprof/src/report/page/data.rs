@@ -111,6 +111,32 @@ impl From<&[MemorySample]> for MemoryJson {
     }
 }
 
+/// What stands at the head of a page: the sum of what it shows, where the heading names it, peak and duration.
+pub(super) fn figures<'a>(heading: &Heading<'a>, whole: u64, totals: &Totals) -> Vec<(&'a str, String)> {
+    let duration = totals.ended.saturating_sub(totals.started).max(0);
+    let mut figures = vec![
+        ("Peak", size(totals.peak)),
+        ("Duration", format!("{}.{:01} s", duration / 1000, duration % 1000 / 100)),
+    ];
+    if let Some(label) = heading.whole {
+        figures.insert(0, (label, size(whole)));
+    }
+    figures
+}
+
+/// Bytes in units of 1000, for the head of the page.
+fn size(bytes: u64) -> String {
+    let mut value = bytes as f64;
+    for unit in ["B", "kB", "MB", "GB", "TB", "PB"] {
+        if value < 999.95 {
+            let digits = if unit == "B" { 0 } else { 1 };
+            return format!("{value:.digits$} {unit}");
+        }
+        value /= 1000.0;
+    }
+    format!("{value:.1} EB")
+}
+
 /// A count with its thousands grouped.
 fn grouped(count: u64) -> String {
     let digits = count.to_string();

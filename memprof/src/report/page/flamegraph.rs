@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use rustc_hash::FxHashMap;
 use serde::Serialize;
 
-use super::data::{Heading, Loss, LossJson, MemoryJson, MemorySample, Totals, TotalsJson};
+use super::data::{Heading, Loss, LossJson, MemoryJson, MemorySample, Totals, TotalsJson, figures};
 use super::sources::{Confidential, source_lines};
 use super::text::visible;
 use super::{PageError, Template};
@@ -81,12 +81,7 @@ impl FlameGraph<'_> {
         let frames = self.frames_json(&used, &mut strings);
         let threads = tree.threads().iter().map(|&label| strings.number(label)).collect();
         let temporal = !matches!(self.temporal, Temporal::Moment);
-        let mut figures = vec![("Peak", size(self.totals.peak))];
-        if let Some(label) = self.heading.whole {
-            figures.insert(0, (label, size(tree.sums(|_| true)[0].0)));
-        }
-        let duration = self.totals.ended.saturating_sub(self.totals.started).max(0);
-        figures.push(("Duration", format!("{}.{:01} s", duration / 1000, duration % 1000 / 100)));
+        let figures = figures(&self.heading, tree.sums(|_| true)[0].0, self.totals);
         PageJson {
             heading: self.heading.title,
             about: self.heading.about,
@@ -156,19 +151,6 @@ impl UsedFrames {
         }
         used
     }
-}
-
-/// Bytes in units of 1000, for the head of the page.
-fn size(bytes: u64) -> String {
-    let mut value = bytes as f64;
-    for unit in ["B", "kB", "MB", "GB", "TB", "PB"] {
-        if value < 999.95 {
-            let digits = if unit == "B" { 0 } else { 1 };
-            return format!("{value:.digits$} {unit}");
-        }
-        value /= 1000.0;
-    }
-    format!("{value:.1} EB")
 }
 
 /// The strings of a page: those of the tree that it uses, and lines of source.

@@ -8,6 +8,7 @@
 mod data;
 pub mod flamegraph;
 mod sources;
+pub mod table;
 pub mod text;
 
 use sha2::{Digest, Sha256};
@@ -53,7 +54,8 @@ impl Template {
         );
         let title = text::escape_html(&text::visible(title));
         let data = text::json_in_html(data);
-        let mut page = String::with_capacity(self.html.len() + style.len() + script.len() + data.len() + 1024);
+        let mut page =
+            String::with_capacity(self.html.len() + style.len() + script.len() + data.len() + 1024);
         let mut rest = self.html;
         while let Some((before, after)) = rest.split_once("{{") {
             let (name, after) = after.split_once("}}").unwrap_or((after, ""));
@@ -82,7 +84,8 @@ fn integrity(source: &str) -> String {
     const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
     let mut written = String::from("sha256-");
     for group in Sha256::digest(source).chunks(3) {
-        let bits = group.iter().fold(0_u32, |bits, &byte| bits << 8 | u32::from(byte)) << (8 * (3 - group.len()));
+        let bits =
+            group.iter().fold(0_u32, |bits, &byte| bits << 8 | u32::from(byte)) << (8 * (3 - group.len()));
         for digit in 0..4 {
             if digit <= group.len() {
                 written.push(char::from(DIGITS[(bits >> (18 - 6 * digit) & 63) as usize]));

@@ -1,7 +1,9 @@
 // The graph: draws the rows that are on the screen, finds the frame below the pointer.
 
+/** The height of a row in pixels. */
 const ROW = 21;
-const SMALLEST = 0.6;
+/** Narrower frames, in pixels, are drawn together. */
+const SMALLEST = 0.8;
 
 class Graph {
   constructor(model, palette) {
@@ -212,7 +214,7 @@ class Graph {
 
   /** As much of a text as there is room for, with an ellipsis. */
   shorten(text, width, room) {
-    let length = Math.floor((text.length * room) / width);
+    let length = Math.floor((text.length * (room - this.widthOf("…"))) / width);
     while (length > 1) {
       const shortened = `${text.slice(0, length)}…`;
       if (this.context.measureText(shortened).width <= room) return shortened;

@@ -32,6 +32,8 @@ class Model {
     this.from = data.temporal ? Int32Array.from(data.allocated.from) : null;
     this.to = data.temporal ? Int32Array.from(data.allocated.to, (to) => (to < 0 ? 0x7fffffff : to)) : null;
     this.memory = data.memory;
+    // One interval before each snapshot and one after the last.
+    this.lastInterval = this.peaks === null ? this.memory.time.length : this.peaks.length - 1;
     this.folded = data.folded;
   }
 
@@ -61,16 +63,16 @@ class Model {
     return frame >= 0 && this.sources[frame] >= 0 ? this.strings[this.sources[frame]] : "";
   }
 
-  /** Whether something lived in the chosen window, as memray's temporal reports count. */
+  /** Whether something lived in a window, as memray's temporal reports count; `null` is the whole run. */
   livedIn(window) {
-    if (!this.temporal || window === null) return () => true;
+    if (!this.temporal) return () => true;
+    const [first, last] = window ?? [0, this.lastInterval];
     if (this.peaks === null) {
       // Leaks: born in the window and not gone by its end.
-      const [first, last] = window;
       return (i) => this.from[i] >= first && this.from[i] <= last && this.to[i] > last;
     }
     // High water: alive at the highest point of the window.
-    const peak = this.peakIn(window);
+    const peak = this.peakIn([first, last]);
     return (i) => this.from[i] <= peak && this.to[i] > peak;
   }
 

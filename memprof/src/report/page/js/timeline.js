@@ -8,7 +8,7 @@ class Timeline {
     this.started = started;
     this.changed = changed;
     this.canvas = byId("timeline-canvas");
-    this.last = model.peaks === null ? this.memory.time.length : model.peaks.length - 1;
+    this.last = model.lastInterval;
     this.window = null;
     if (this.memory.time.length < 2) return;
     byId("timeline").hidden = false;
