@@ -106,6 +106,7 @@ impl Opened {
             heading: HEADING,
             tree,
             split_threads: false,
+            compares: false,
             memory: &memory(),
             temporal,
             totals: &totals(),

@@ -54,6 +54,9 @@ pub struct FlameGraph<'a> {
     pub tree: &'a FrameTree,
     /// Whether the page begins with the threads side by side.
     pub split_threads: bool,
+    /// Whether the tree has two threads that stand for two captures, the one before and the one after, which are to
+    /// be compared.
+    pub compares: bool,
     /// Memory over time, in order.
     pub memory: &'a [MemorySample],
     /// How it follows time.
@@ -89,6 +92,7 @@ impl FlameGraph<'_> {
             totals: self.totals.into(),
             losses: self.losses.iter().map(Into::into).collect(),
             inverted: tree.orientation() == Orientation::AllocationFirst,
+            compares: self.compares,
             split_threads: self.split_threads && tree.threads().len() > 1,
             temporal,
             peaks: match self.temporal {
@@ -186,6 +190,7 @@ struct PageJson<'a> {
     totals: TotalsJson,
     losses: Vec<LossJson>,
     inverted: bool,
+    compares: bool,
     split_threads: bool,
     temporal: bool,
     peaks: Option<&'a [u64]>,
