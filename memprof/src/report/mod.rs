@@ -3,6 +3,14 @@
 mod histogram;
 mod local_time;
 mod modules;
+pub mod parse;
 mod printable;
-mod size;
+pub mod size;
 pub mod stats;
+pub mod summary;
+pub mod table;
+mod thread_label;
+pub mod transform;
+
+pub(crate) use printable::Printable;
+pub use thread_label::thread_label;
