@@ -6,6 +6,7 @@ mod doctor;
 mod flamegraph;
 mod logging;
 mod notes;
+mod page;
 mod parse;
 mod progress;
 mod ps;

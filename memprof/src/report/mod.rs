@@ -8,6 +8,7 @@ mod modules;
 pub mod page;
 pub mod parse;
 mod printable;
+pub mod profile_tree;
 pub mod size;
 pub mod stats;
 pub mod summary;

@@ -12,6 +12,8 @@ pub struct Row {
     pub thread: String,
     /// The name of the allocator in small letters.
     pub allocator: String,
+    /// The innermost frame, where the stack is known.
+    pub frame: Option<FrameId>,
     /// `function at file:line`, or `???`.
     pub location: String,
     pub n_allocations: u64,
@@ -38,6 +40,7 @@ pub fn rows(profile: &Profile, namer: &mut Namer<'_>, threads: Threads) -> Vec<R
             rows.push(Row {
                 thread: thread_label(&profile.capture.tables, record.thread),
                 allocator: record.allocator.name().to_ascii_lowercase(),
+                frame,
                 location,
                 n_allocations: 0,
                 size: 0,

@@ -5,10 +5,12 @@ use std::collections::BTreeSet;
 use rustc_hash::FxHashMap;
 use serde::Serialize;
 
-use super::data::{Heading, Loss, LossJson, MemoryJson, MemorySample, Totals, TotalsJson, figures};
+use super::data::{Loss, LossJson, MemoryJson, Totals, TotalsJson, figures};
+use super::heading::Heading;
 use super::sources::{Confidential, source_lines};
 use super::text::visible;
 use super::{PageError, Template};
+use crate::heap::Sample;
 use crate::report::frame_kind::FrameKind;
 use crate::report::frame_tree::{FrameId, FrameTree, Orientation, Shown, StringId};
 
@@ -58,7 +60,7 @@ pub struct FlameGraph<'a> {
     /// be compared.
     pub compares: bool,
     /// Memory over time, in order.
-    pub memory: &'a [MemorySample],
+    pub memory: &'a [Sample],
     /// How it follows time.
     pub temporal: Temporal<'a>,
     /// The totals of the capture.
@@ -88,6 +90,7 @@ impl FlameGraph<'_> {
         PageJson {
             heading: self.heading.title,
             about: self.heading.about,
+            caution: self.heading.caution,
             figures,
             totals: self.totals.into(),
             losses: self.losses.iter().map(Into::into).collect(),
@@ -186,6 +189,7 @@ impl Strings<'_> {
 struct PageJson<'a> {
     heading: &'a str,
     about: &'a str,
+    caution: Option<&'a str>,
     figures: Vec<(&'a str, String)>,
     totals: TotalsJson,
     losses: Vec<LossJson>,
