@@ -43,7 +43,8 @@ fn key(slot: u32, address: u64) -> u64 {
 pub extern "C" fn resolve(set: u32, slot: u32, index: u32, tid: u32) -> u32 {
     let Some(record) = STACK.get_ptr_mut(set) else { return 0 };
     // SAFETY: this CPU's element, held by this walk; masked to the array.
-    let frame = unsafe { &mut *(*record).python.as_mut_ptr().add((index & (MAX_PYTHON_FRAMES - 1)) as usize) };
+    let frame =
+        unsafe { &mut *(*record).python.as_mut_ptr().add((index & (MAX_PYTHON_FRAMES - 1)) as usize) };
     let address = frame.code;
     if address == 0 {
         return 0;
@@ -55,7 +56,9 @@ pub extern "C" fn resolve(set: u32, slot: u32, index: u32, tid: u32) -> u32 {
         return 0;
     }
     // SAFETY: no pointer is passed.
-    let id = unsafe { hash::mix(hash::mix(bpf_ktime_get_ns(), address), u64::from(bpf_get_smp_processor_id())) | 1 };
+    let id = unsafe {
+        hash::mix(hash::mix(bpf_ktime_get_ns(), address), u64::from(bpf_get_smp_processor_id())) | 1
+    };
     frame.code = id;
     let Some(process) = PROCESSES.get_ptr_mut(slot) else { return 0 };
     // SAFETY: the loader and the programs write different members, each a word.

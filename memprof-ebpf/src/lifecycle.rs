@@ -48,7 +48,11 @@ pub fn modules_changed(ctx: ProbeContext) -> u32 {
     let slot = cookie.slot();
     let Some(process) = PROCESSES.get(u32::from(slot)) else { return 0 };
     let tid = bpf_get_current_pid_tgid() as u32;
-    emit::record(Outcome { header: emit::header(Kind::ModulesChanged, 0, slot, tid) }, slot, Counter::LostThread);
+    emit::record(
+        Outcome { header: emit::header(Kind::ModulesChanged, 0, slot, tid) },
+        slot,
+        Counter::LostThread,
+    );
     if process.flags & process_flag::HOLD != 0 {
         // SAFETY: no pointer is passed.
         unsafe { bpf_send_signal_thread(SIGURG) };

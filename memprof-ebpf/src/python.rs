@@ -116,7 +116,8 @@ fn own_datum(process: &mut Process, thread: &ThreadState) -> Option<u64> {
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub extern "C" fn step(set: u32, slot: u32) -> u32 {
-    let (Some(walk), Some(record), Some(process)) = (WALK.get_ptr_mut(set), STACK.get_ptr_mut(set), PROCESSES.get(slot))
+    let (Some(walk), Some(record), Some(process)) =
+        (WALK.get_ptr_mut(set), STACK.get_ptr_mut(set), PROCESSES.get(slot))
     else {
         return END;
     };
@@ -129,7 +130,8 @@ pub extern "C" fn step(set: u32, slot: u32) -> u32 {
     }
     let size = u64::from(layout.frame_size);
     let inside = frame.wrapping_sub(walk.window_base);
-    if (inside >= walk.window_length || inside + size > walk.window_length) && !load(walk, frame, size, layout.position_kind)
+    if (inside >= walk.window_length || inside + size > walk.window_length)
+        && !load(walk, frame, size, layout.position_kind)
     {
         walk.flags |= stack_flag::PYTHON_FAULT;
         return END;
@@ -156,7 +158,11 @@ pub extern "C" fn step(set: u32, slot: u32) -> u32 {
     };
     let entry = layout.frame_is_entry != ABSENT && byte(walk, at + u64::from(layout.frame_is_entry)) != 0;
     walk.hash = hash::mix(hash::mix(walk.hash, executable), position as u64);
-    push(walk, record, PythonFrame { code: executable, position, flags: if entry { frame_flag::ENTRY } else { 0 } });
+    push(
+        walk,
+        record,
+        PythonFrame { code: executable, position, flags: if entry { frame_flag::ENTRY } else { 0 } },
+    );
     if entry && native && layout.frame_hop == frame_hop::CFRAME {
         let cframe = walk.cframe;
         walk.hash = hash::mix(walk.hash, 1);
@@ -178,7 +184,8 @@ fn load(walk: &mut Walk, frame: u64, size: u64, kind: u16) -> bool {
     let (base, length) = if whole { (page, WINDOW as u64) } else { (frame, size & 0x1ff) };
     let length = if length > WINDOW as u64 { WINDOW as u64 } else { length };
     // SAFETY: the destination has WINDOW bytes; the helper checks the source.
-    let result = unsafe { bpf_probe_read_user(walk.window.as_mut_ptr().cast(), length as u32, base as *const c_void) };
+    let result =
+        unsafe { bpf_probe_read_user(walk.window.as_mut_ptr().cast(), length as u32, base as *const c_void) };
     walk.window_base = base;
     walk.window_length = if result == 0 { length } else { 0 };
     result == 0

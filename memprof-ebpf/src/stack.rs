@@ -143,9 +143,16 @@ fn send(walk: &Walk, id: u64, slot: u16, tid: u32, set: u32) -> bool {
             native: 0,
             flags: walk.flags,
         };
-        let size = size_of::<Stack>() as u32 + (count & (2 * MAX_PYTHON_FRAMES - 1)) * size_of::<PythonFrame>() as u32;
-        let size = if size > size_of::<StackRecord>() as u32 { size_of::<StackRecord>() as u32 } else { size };
-        bpf_ringbuf_output((&raw const EVENTS).cast_mut().cast::<c_void>(), record.cast(), u64::from(size), NO_WAKEUP)
+        let size = size_of::<Stack>() as u32
+            + (count & (2 * MAX_PYTHON_FRAMES - 1)) * size_of::<PythonFrame>() as u32;
+        let size =
+            if size > size_of::<StackRecord>() as u32 { size_of::<StackRecord>() as u32 } else { size };
+        bpf_ringbuf_output(
+            (&raw const EVENTS).cast_mut().cast::<c_void>(),
+            record.cast(),
+            u64::from(size),
+            NO_WAKEUP,
+        )
     };
     if result != 0 {
         emit::count(slot, Counter::LostStack);

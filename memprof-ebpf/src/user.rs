@@ -9,8 +9,9 @@ use aya_ebpf::helpers::generated::{bpf_get_current_task, bpf_probe_read_kernel, 
 pub fn read<T: Copy + Default>(address: u64) -> Option<T> {
     let mut value = T::default();
     // SAFETY: the destination is a local of that size; the helper checks the source.
-    let result =
-        unsafe { bpf_probe_read_user((&raw mut value).cast(), size_of::<T>() as u32, address as *const c_void) };
+    let result = unsafe {
+        bpf_probe_read_user((&raw mut value).cast(), size_of::<T>() as u32, address as *const c_void)
+    };
     (result == 0).then_some(value)
 }
 

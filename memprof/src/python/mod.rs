@@ -14,8 +14,11 @@ pub mod interpreter;
 pub mod layout;
 pub mod line_table;
 pub mod memory;
+pub mod objects;
+pub mod paths;
 pub mod text;
 pub mod thread_data;
+pub mod thread_name;
 pub mod version;
 
 mod debug_offsets;
