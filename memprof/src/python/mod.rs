@@ -7,9 +7,11 @@
 //! wanted besides its stacks; [`frames`] walks a stack as the kernel side does; [`text`], [`line_table`] and
 //! [`code`] turn what was read of a code object into names and lines.
 
+pub mod allocator;
 pub mod code;
 pub mod frames;
 pub mod image;
+pub mod inlining;
 pub mod interpreter;
 pub mod layout;
 pub mod line_table;
