@@ -7,7 +7,7 @@ use aya_ebpf::{
 use memprof_common::{
     config::{Config, MAX_PROCESSES, MAX_SEEN_CODE, MAX_SEEN_STACKS, MAX_THREADS},
     counter::Counters,
-    process::Process,
+    process::{Process, ProcessState},
     thread::ThreadState,
 };
 
@@ -20,6 +20,10 @@ pub static EVENTS: RingBuf = RingBuf::with_byte_size(1 << 26, 0);
 /// The traced processes, by slot.
 #[map]
 pub static PROCESSES: Array<Process> = Array::with_max_entries(MAX_PROCESSES, 0);
+
+/// What the programs find out about them, by slot.
+#[map]
+pub static PROCESS_STATES: Array<ProcessState> = Array::with_max_entries(MAX_PROCESSES, 0);
 
 /// What was lost, cut or healed, by slot.
 #[map]

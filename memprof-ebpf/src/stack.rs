@@ -7,7 +7,7 @@ use memprof_common::{
     config::{MAX_NATIVE_FRAMES, MAX_PYTHON_FRAMES},
     counter::Counter,
     event::{Kind, PythonFrame, Stack, stack_flag},
-    process::{Process, process_flag},
+    process::{Process, ProcessState, process_flag},
     thread::ThreadState,
 };
 
@@ -16,7 +16,7 @@ use crate::{
     emit::{self, NO_WAKEUP},
     hash,
     maps::{EVENTS, SEEN_STACKS, STACK, WALK},
-    python,
+    python, user,
 };
 
 /// Walks that can be under way on one CPU at a time: a program can be preempted in the middle of one by a
@@ -87,7 +87,7 @@ fn release(set: u32) {
 
 /// Takes the calling thread's stack and returns its id, or 0 where there is none.
 #[inline(always)]
-pub fn take(process: &mut Process, thread: &ThreadState, slot: u16, tid: u32) -> u64 {
+pub fn take(process: &Process, state: &mut ProcessState, thread: &ThreadState, slot: u16, tid: u32) -> u64 {
     if process.flags & (process_flag::PYTHON | process_flag::NATIVE) == 0 {
         return 0;
     }
@@ -95,21 +95,28 @@ pub fn take(process: &mut Process, thread: &ThreadState, slot: u16, tid: u32) ->
         emit::count(slot, Counter::WalkRaced);
         return 0;
     };
-    let id = walk(process, thread, slot, tid, set).unwrap_or(0);
+    let id = walk(process, state, thread, slot, tid, set).unwrap_or(0);
     release(set);
     id
 }
 
 #[inline(always)]
-fn walk(process: &mut Process, thread: &ThreadState, slot: u16, tid: u32, set: u32) -> Option<u64> {
+fn walk(
+    process: &Process,
+    state: &mut ProcessState,
+    thread: &ThreadState,
+    slot: u16,
+    tid: u32,
+    set: u32,
+) -> Option<u64> {
     // SAFETY: this CPU's element, held by this walk.
     let walk = unsafe { &mut *WALK.get_ptr_mut(set)? };
-    walk.hash = hash::mix(process.code_epoch, u64::from(slot) + 1);
+    walk.hash = hash::mix(state.code_epoch, u64::from(slot) + 1);
     walk.python = 0;
     walk.flags = 0;
     walk.window_length = 0;
     if process.flags & process_flag::PYTHON != 0 {
-        python::walk(process, walk, thread, slot, set);
+        python::walk(process, state, walk, thread, slot, set);
     }
     if walk.python == 0 {
         return None;
@@ -127,11 +134,12 @@ fn walk(process: &mut Process, thread: &ThreadState, slot: u16, tid: u32, set: u
 #[inline(always)]
 fn send(walk: &Walk, id: u64, slot: u16, tid: u32, set: u32) -> bool {
     let count = walk.python;
-    for index in 0..MAX_PYTHON_FRAMES {
-        if index >= count {
+    for step in 0..MAX_PYTHON_FRAMES / code::STRIDE {
+        let first = step * code::STRIDE;
+        if first >= count {
             break;
         }
-        code::resolve(set, u32::from(slot), index, tid);
+        code::resolve_some(set, u32::from(slot), first, count, tid);
     }
     let Some(record) = STACK.get_ptr_mut(set) else { return false };
     // SAFETY: this CPU's element, held by this walk. The size is masked to less than the element's.
@@ -143,10 +151,8 @@ fn send(walk: &Walk, id: u64, slot: u16, tid: u32, set: u32) -> bool {
             native: 0,
             flags: walk.flags,
         };
-        let size = size_of::<Stack>() as u32
-            + (count & (2 * MAX_PYTHON_FRAMES - 1)) * size_of::<PythonFrame>() as u32;
-        let size =
-            if size > size_of::<StackRecord>() as u32 { size_of::<StackRecord>() as u32 } else { size };
+        let count = user::at_most(count, MAX_PYTHON_FRAMES);
+        let size = size_of::<Stack>() as u32 + count * size_of::<PythonFrame>() as u32;
         bpf_ringbuf_output(
             (&raw const EVENTS).cast_mut().cast::<c_void>(),
             record.cast(),

@@ -15,6 +15,21 @@ pub fn read<T: Copy + Default>(address: u64) -> Option<T> {
     (result == 0).then_some(value)
 }
 
+/// `value`, or `max` where it is greater, in a form that the verifier follows: the compiler is kept from comparing
+/// a copy of the register.
+#[inline(always)]
+pub fn at_most(value: u32, max: u32) -> u32 {
+    let mut value = u64::from(value);
+    // SAFETY: adds nothing.
+    unsafe { core::arch::asm!("{0} += 0", inout(reg) value) };
+    if value > u64::from(max) {
+        value = u64::from(max);
+    }
+    // SAFETY: as above.
+    unsafe { core::arch::asm!("{0} += 0", inout(reg) value) };
+    value as u32
+}
+
 /// The current thread's pointer to its own data (`pthread_self()` on x86-64).
 #[inline(always)]
 pub fn thread_pointer(offset_in_task: u64) -> u64 {

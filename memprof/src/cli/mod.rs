@@ -3,8 +3,10 @@
 mod attach;
 mod doctor;
 mod flamegraph;
+mod logging;
 mod parse;
 mod ps;
+mod recording;
 mod run;
 mod stats;
 mod summary;

@@ -1,1 +1,3 @@
 //! One module for each reporter, over one frame-tree model.
+
+pub mod size;
