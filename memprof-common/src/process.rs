@@ -35,6 +35,9 @@ pub struct Process {
     pub tgid: u32,
     /// Bits of [`process_flag`].
     pub flags: u32,
+    /// Return address that the kernel plants for return probes: where its mapping `[uprobes]` begins, which is made
+    /// at the first hit; 0 until it is known.
+    pub trampoline: u64,
     /// Address (avma) of `_PyRuntime`.
     pub runtime: u64,
     /// Address of `PyCode_Type`; 0 where it is not known.
@@ -54,8 +57,6 @@ pub struct Process {
 pub struct ProcessState {
     /// Grows whenever a code object that was sent is destroyed.
     pub code_epoch: u64,
-    /// Return address that the kernel plants for return probes, once seen.
-    pub trampoline: u64,
     /// The thread-specific-data key of the interpreter plus 1, once it is set.
     pub tss_key: u64,
 }
@@ -87,9 +88,9 @@ pub mod tsd_kind {
 
 const _: () = {
     assert!(size_of::<ThreadData>() == 24);
-    assert!(size_of::<Process>() == 48 + 16 * MAX_ALLOCATOR_TEXTS + size_of::<Layout>());
+    assert!(size_of::<Process>() == 56 + 16 * MAX_ALLOCATOR_TEXTS + size_of::<Layout>());
     assert!(size_of::<Process>() % 8 == 0);
-    assert!(size_of::<ProcessState>() == 24);
+    assert!(size_of::<ProcessState>() == 16);
 };
 
 #[cfg(feature = "user")]

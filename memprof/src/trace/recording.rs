@@ -76,6 +76,8 @@ struct Traced {
     allocators: Vec<(FileId, Range)>,
     /// A supervisor answers signals of the kernel side.
     supervised: bool,
+    /// Where the kernel's mapping `[uprobes]` begins, once it is there.
+    trampoline: Option<u64>,
 }
 
 /// What a look at a process's modules has brought.
@@ -115,7 +117,8 @@ impl Recording {
     pub fn add(&mut self, process: Process, output: Output, supervised: bool) -> Result<u16, TraceError> {
         let slot = self.kernel.take_slot()?;
         let session = Session::new(process, output);
-        let traced = Traced { session, links: HashMap::new(), allocators: Vec::new(), supervised };
+        let traced =
+            Traced { session, links: HashMap::new(), allocators: Vec::new(), supervised, trampoline: None };
         self.traced.insert(slot, traced);
         Ok(slot)
     }
@@ -137,6 +140,7 @@ impl Recording {
         if let Some(traced) = self.traced.get_mut(&slot) {
             traced.session.program_changed();
             traced.allocators.clear();
+            traced.trampoline = None;
         }
         Ok(())
     }
@@ -245,9 +249,15 @@ impl Recording {
 
     /// Samples the resident size of every process, and makes what was written readable.
     pub fn sample(&mut self) -> Result<(), TraceError> {
-        for traced in self.traced.values_mut() {
+        for (slot, traced) in &mut self.traced {
             traced.session.sample()?;
             traced.session.flush()?;
+            if traced.trampoline.is_none() && traced.session.has_begun() {
+                traced.trampoline = find_trampoline(&traced.session.process);
+                if traced.trampoline.is_some() {
+                    self.kernel.set_process(*slot, &describe(traced, self.options))?;
+                }
+            }
         }
         Ok(())
     }
@@ -278,6 +288,7 @@ fn describe(traced: &Traced, options: Options) -> KernelProcess {
         *place = *text;
     }
     described.allocator_texts = texts;
+    described.trampoline = traced.trampoline.unwrap_or(0);
     if traced.supervised {
         described.flags |= process_flag::HOLD;
         if options.pause {
@@ -304,6 +315,12 @@ fn find_interpreter(pid: i32, modules: &[Module]) -> Result<Option<Interpreter>,
     match python.confirm(&memory)? {
         Confirmation::NotInitialised | Confirmation::Idle | Confirmation::Confirmed => Ok(Some(python)),
     }
+}
+
+/// The kernel's own mapping for probes (`kernel/events/uprobes.c`), whose first instruction return probes lead to.
+fn find_trampoline(process: &Process) -> Option<u64> {
+    let mappings = process.mappings().ok()?;
+    mappings.iter().find(|mapping| mapping.path == "[uprobes]").map(|mapping| mapping.begin)
 }
 
 /// A probe that cannot be placed because the process is no more is no fault of the probe.

@@ -122,6 +122,11 @@ impl Session {
         self.python = None;
     }
 
+    /// Whether anything was recorded.
+    pub fn has_begun(&self) -> bool {
+        matches!(self.sink, SinkState::Open(..))
+    }
+
     /// Takes one event.
     pub fn take(&mut self, event: Event<'_>) -> Result<(), WriteError> {
         match event {
