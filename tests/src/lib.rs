@@ -2,4 +2,4 @@
 
 pub mod chromium;
 pub mod interpreters;
-pub mod modules;
+pub mod parked;
