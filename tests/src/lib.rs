@@ -1,4 +1,7 @@
 //! What the end-to-end tests of memprof, the files under `tests/`, have in common.
 
+pub mod fixture;
 pub mod interpreters;
+pub mod memprof;
 pub mod modules;
+pub mod program;
