@@ -50,8 +50,8 @@ pub struct Process {
     pub layout: Layout,
 }
 
-/// What the kernel side finds out about a process by itself. The loader writes it only while the process
-/// stands still.
+/// What the kernel side finds out about a process by itself. The loader writes it only before the process has
+/// probes.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default)]
 pub struct ProcessState {
@@ -59,6 +59,18 @@ pub struct ProcessState {
     pub code_epoch: u64,
     /// The thread-specific-data key of the interpreter plus 1, once it is set.
     pub tss_key: u64,
+    /// Another for each program that has run in the slot: `CLOCK_MONOTONIC` when it began, in nanoseconds.
+    pub generation: u64,
+}
+
+/// A code object that has been sent.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default)]
+pub struct SeenCode {
+    /// Its id in records.
+    pub id: u64,
+    /// The process it was seen in.
+    pub slot: u64,
 }
 
 /// How the C library keeps `pthread_setspecific` data (cpython.md 1.2).
@@ -90,10 +102,12 @@ const _: () = {
     assert!(size_of::<ThreadData>() == 24);
     assert!(size_of::<Process>() == 56 + 16 * MAX_ALLOCATOR_TEXTS + size_of::<Layout>());
     assert!(size_of::<Process>() % 8 == 0);
-    assert!(size_of::<ProcessState>() == 16);
+    assert!(size_of::<ProcessState>() == 24);
 };
 
 #[cfg(feature = "user")]
 unsafe impl aya::Pod for Process {}
 #[cfg(feature = "user")]
 unsafe impl aya::Pod for ProcessState {}
+#[cfg(feature = "user")]
+unsafe impl aya::Pod for SeenCode {}

@@ -113,7 +113,7 @@ fn walk(
     // SAFETY: this CPU's element, held by this walk. No reference is kept: the functions that are verified on their
     // own find the element by themselves.
     unsafe {
-        (*walk).hash = hash::mix(state.code_epoch, u64::from(slot) + 1);
+        (*walk).hash = hash::mix(hash::mix(state.generation, state.code_epoch), u64::from(slot));
         (*walk).python = 0;
         (*walk).flags = 0;
         (*walk).window_length = 0;

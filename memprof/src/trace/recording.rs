@@ -80,6 +80,16 @@ struct Traced {
     trampoline: Option<u64>,
 }
 
+impl Traced {
+    /// The process runs another program: the files that it has mapped before keep their probes, what is known of
+    /// addresses is void.
+    fn program_changed(&mut self) {
+        self.session.program_changed();
+        self.allocators.clear();
+        self.trampoline = None;
+    }
+}
+
 /// What a look at a process's modules has brought.
 #[derive(Clone, Debug, Default)]
 pub struct Found {
@@ -115,7 +125,7 @@ impl Recording {
 
     /// Takes a process in. Nothing of it is seen before [`Recording::look`].
     pub fn add(&mut self, process: Process, output: Output, supervised: bool) -> Result<u16, TraceError> {
-        let slot = self.kernel.take_slot()?;
+        let slot = self.kernel.take_slot(process.pid as u32)?;
         let session = Session::new(process, output);
         let traced =
             Traced { session, links: HashMap::new(), allocators: Vec::new(), supervised, trampoline: None };
@@ -132,17 +142,6 @@ impl Recording {
     pub fn pidfd(&self, slot: u16) -> io::Result<OwnedFd> {
         let traced = self.traced.get(&slot).ok_or(io::ErrorKind::NotFound)?;
         traced.session.process.pidfd.try_clone()
-    }
-
-    /// The process runs another program, of which nothing has run yet.
-    pub fn program_changed(&mut self, slot: u16) -> Result<(), TraceError> {
-        self.kernel.reset_state(slot)?;
-        if let Some(traced) = self.traced.get_mut(&slot) {
-            traced.session.program_changed();
-            traced.allocators.clear();
-            traced.trampoline = None;
-        }
-        Ok(())
     }
 
     /// Looks at the modules of a process and probes what is new.
@@ -229,6 +228,12 @@ impl Recording {
                         self.modules_changed.push(slot);
                     }
                 }
+                Some(Event::Exec(Header { slot, .. })) => {
+                    traced.program_changed();
+                    if !self.modules_changed.contains(&slot) {
+                        self.modules_changed.push(slot);
+                    }
+                }
                 Some(event) => traced.session.take(event)?,
                 None => traced.session.malformed(),
             }
@@ -275,7 +280,7 @@ impl Recording {
         self.drain_all()?;
         let counters = self.kernel.counters(slot)?;
         let Some(traced) = self.traced.remove(&slot) else { return Ok(None) };
-        self.kernel.release_slot(slot)?;
+        self.kernel.release_slot(slot, traced.session.process.pid as u32)?;
         Ok(Some(traced.session.finish(&counters)?))
     }
 }
