@@ -1,4 +1,6 @@
 //! What the end-to-end tests of memprof, the files under `tests/`, have in common.
 
+pub mod chromium;
 pub mod interpreters;
+pub mod memray;
 pub mod modules;

@@ -1,6 +1,7 @@
 //! The command line: clap definitions made into plain parameter structs; one file a command.
 
 mod attach;
+mod contents;
 mod destination;
 mod doctor;
 mod flamegraph;

@@ -1,16 +1,19 @@
 //! One module for each reporter, over one frame-tree model.
 
+pub mod frame_kind;
+pub mod frame_tree;
 mod histogram;
 mod local_time;
 mod modules;
+pub mod page;
 pub mod parse;
-mod printable;
 pub mod size;
 pub mod stats;
 pub mod summary;
+pub mod svg;
 pub mod table;
 mod thread_label;
 pub mod transform;
+pub mod tree;
 
-pub(crate) use printable::Printable;
 pub use thread_label::thread_label;
