@@ -28,7 +28,7 @@ pub enum Kind {
     ModulesChanged = 10,
     /// A bare header: the thread has been paused because the buffer is nearly full.
     Paused = 11,
-    /// A bare header: the thread has ended.
+    /// [`Thread`]: the thread has ended, under this name.
     ThreadEnd = 12,
 }
 
@@ -189,7 +189,8 @@ pub mod field {
 pub struct Text {
     /// Bytes in the target.
     pub length: u32,
-    /// Bytes sent in chunks; less than `length` where the string is longer than [`MAX_TEXT`].
+    /// Bytes sent in chunks; less than `length` where the string is longer than [`MAX_TEXT`] or could not be
+    /// read.
     pub sent: u32,
     /// Bytes per code point: 1, 2 or 4; 0 for raw bytes.
     pub kind: u32,
@@ -198,12 +199,16 @@ pub struct Text {
 }
 
 /// Bytes of a string that the kernel side sends; what is longer is cut and marked.
-pub const MAX_TEXT: u32 = 64 * CHUNK as u32;
+pub const MAX_TEXT: u32 = 64 * LONG_CHUNK as u32;
 
-/// Bytes of one [`Chunk`].
-pub const CHUNK: usize = 4096;
+/// Bytes of a [`Chunk`] of a string that fits in one of this size, as most do.
+pub const SHORT_CHUNK: usize = 256;
 
-/// A piece of a string of the code object `id`; the bytes follow.
+/// Bytes of a [`Chunk`] of a longer string.
+pub const LONG_CHUNK: usize = 4096;
+
+/// A piece of a string of the code object `id`; [`SHORT_CHUNK`] or [`LONG_CHUNK`] bytes follow, of which the last
+/// ones of a string's last chunk mean nothing ([`Text::sent`] says how many do).
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
 pub struct Chunk {

@@ -23,6 +23,8 @@ pub mod process_flag {
     pub const PYTHON: u32 = 1 << 1;
     /// Pause the process when the ring buffer is nearly full.
     pub const PAUSE: u32 = 1 << 2;
+    /// Signal the loader, which traces the process, when the list of loaded objects changes.
+    pub const HOLD: u32 = 1 << 3;
 }
 
 /// A traced process.
@@ -39,8 +41,14 @@ pub struct Process {
     pub code_type: u64,
     /// Where thread-specific data lies.
     pub tsd: ThreadData,
-    /// Grows whenever a code object is destroyed. Written by the kernel side.
+    /// Grows whenever a code object that was sent is destroyed. Written by the kernel side.
     pub code_epoch: u64,
+    /// Return address that the kernel plants for return probes, once seen. Written by the kernel side.
+    pub trampoline: u64,
+    /// The thread-specific-data key of the interpreter plus 1, once it is set. Written by the kernel side.
+    pub tss_key: u32,
+    /// Must be 0.
+    pub reserved: u32,
     /// Code of the modules that define allocators: what calls `mmap` from there is the allocator itself.
     pub allocator_texts: [Range; MAX_ALLOCATOR_TEXTS],
     /// Where the interpreter keeps what is read.
@@ -74,7 +82,7 @@ pub mod tsd_kind {
 
 const _: () = {
     assert!(size_of::<ThreadData>() == 24);
-    assert!(size_of::<Process>() == 56 + 16 * MAX_ALLOCATOR_TEXTS + size_of::<Layout>());
+    assert!(size_of::<Process>() == 72 + 16 * MAX_ALLOCATOR_TEXTS + size_of::<Layout>());
     assert!(size_of::<Process>() % 8 == 0);
 };
 

@@ -1,0 +1,59 @@
+//! The maps, all in one place.
+
+use aya_ebpf::{
+    macros::map,
+    maps::{Array, HashMap, LruHashMap, PerCpuArray, RingBuf},
+};
+use memprof_common::{
+    config::{Config, MAX_PROCESSES, MAX_SEEN_CODE, MAX_SEEN_STACKS, MAX_THREADS},
+    counter::Counters,
+    process::Process,
+    thread::ThreadState,
+};
+
+use crate::stack::{StackRecord, WALKS, Walk};
+
+/// Every record, from every CPU and process, in causal order. The loader sets the size.
+#[map]
+pub static EVENTS: RingBuf = RingBuf::with_byte_size(1 << 26, 0);
+
+/// The traced processes, by slot.
+#[map]
+pub static PROCESSES: Array<Process> = Array::with_max_entries(MAX_PROCESSES, 0);
+
+/// What was lost, cut or healed, by slot.
+#[map]
+pub static COUNTERS: Array<Counters> = Array::with_max_entries(MAX_PROCESSES, 0);
+
+/// State between an allocator's entry and its return, by thread id.
+#[map]
+pub static THREADS: HashMap<u32, ThreadState> = HashMap::with_max_entries(MAX_THREADS, 0);
+
+/// Stacks that have been sent, by id. What is forgotten is sent again.
+#[map]
+pub static SEEN_STACKS: LruHashMap<u64, u8> = LruHashMap::with_max_entries(MAX_SEEN_STACKS, 0);
+
+/// Code objects that have been sent, by slot and address: their ids. Never forgotten before the object dies,
+/// because a stack in `SEEN_STACKS` stands for the objects at its addresses.
+#[map]
+pub static SEEN_CODE: HashMap<u64, u64> = HashMap::with_max_entries(MAX_SEEN_CODE, 0);
+
+/// State of walks under way.
+#[map]
+pub static WALK: PerCpuArray<Walk> = PerCpuArray::with_max_entries(WALKS, 0);
+
+/// Frames of walks under way.
+#[map]
+pub static STACK: PerCpuArray<StackRecord> = PerCpuArray::with_max_entries(WALKS, 0);
+
+/// Set by the loader before the programs are verified.
+#[unsafe(no_mangle)]
+static CONFIG: Config = Config { task_thread_pointer: 0, pause_above: 0 };
+
+/// The loader's choices.
+#[inline(always)]
+pub fn config() -> Config {
+    // SAFETY: CONFIG is a valid, initialised static; the volatile read keeps the compiler from folding the
+    // placeholder value in.
+    unsafe { core::ptr::read_volatile(&raw const CONFIG) }
+}

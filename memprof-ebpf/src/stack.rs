@@ -1,0 +1,161 @@
+//! Takes a stack: walks it into memory of this CPU, names it by a hash, sends its frames when it is new.
+
+use core::ffi::c_void;
+
+use aya_ebpf::helpers::generated::bpf_ringbuf_output;
+use memprof_common::{
+    config::{MAX_NATIVE_FRAMES, MAX_PYTHON_FRAMES},
+    counter::Counter,
+    event::{Kind, PythonFrame, Stack, stack_flag},
+    process::{Process, process_flag},
+    thread::ThreadState,
+};
+
+use crate::{
+    atomic, code,
+    emit::{self, NO_WAKEUP},
+    hash,
+    maps::{EVENTS, SEEN_STACKS, STACK, WALK},
+    python,
+};
+
+/// Walks that can be under way on one CPU at a time: a program can be preempted in the middle of one by a
+/// thread whose probe starts another.
+pub const WALKS: u32 = 4;
+
+/// Bytes of the traced process's memory that are read at once. A read costs the same whatever its size is,
+/// and frames of consecutive calls lie side by side.
+pub const WINDOW: usize = 4096;
+
+/// State of a walk. It lies in map memory, where the verifier takes every value as unknown and so finds the
+/// iterations of a loop alike.
+#[repr(C)]
+pub struct Walk {
+    /// Not 0 while in use.
+    pub busy: u64,
+    /// The stack's name so far.
+    pub hash: u64,
+    /// The next Python frame.
+    pub frame: u64,
+    /// The next `_PyCFrame` (3.11).
+    pub cframe: u64,
+    /// Address of the first byte in `window`.
+    pub window_base: u64,
+    /// Bytes that are valid in `window`.
+    pub window_length: u64,
+    /// Entries in the stack record.
+    pub python: u32,
+    /// Bits of `stack_flag`.
+    pub flags: u32,
+    /// Process memory from `window_base` on.
+    pub window: [u64; WINDOW / 8],
+}
+
+/// A stack as it is sent. Only as much as is filled is copied.
+#[repr(C)]
+pub struct StackRecord {
+    pub head: Stack,
+    pub python: [PythonFrame; MAX_PYTHON_FRAMES as usize],
+    pub native: [u64; MAX_NATIVE_FRAMES as usize],
+}
+
+/// Finds a walk that nobody on this CPU is using.
+#[inline(always)]
+fn acquire() -> Option<u32> {
+    for set in 0..WALKS {
+        if let Some(walk) = WALK.get_ptr_mut(set) {
+            // SAFETY: the pointer is to this CPU's element. Whoever finds 0 has it; the others take their
+            // mark back.
+            unsafe {
+                if atomic::fetch_add(&raw mut (*walk).busy, 1) == 0 {
+                    return Some(set);
+                }
+                atomic::add(&raw mut (*walk).busy, u64::MAX);
+            }
+        }
+    }
+    None
+}
+
+#[inline(always)]
+fn release(set: u32) {
+    if let Some(walk) = WALK.get_ptr_mut(set) {
+        // SAFETY: the pointer is to this CPU's element, which the caller has.
+        unsafe { atomic::add(&raw mut (*walk).busy, u64::MAX) };
+    }
+}
+
+/// Takes the calling thread's stack and returns its id, or 0 where there is none.
+#[inline(always)]
+pub fn take(process: &mut Process, thread: &ThreadState, slot: u16, tid: u32) -> u64 {
+    if process.flags & (process_flag::PYTHON | process_flag::NATIVE) == 0 {
+        return 0;
+    }
+    let Some(set) = acquire() else {
+        emit::count(slot, Counter::WalkRaced);
+        return 0;
+    };
+    let id = walk(process, thread, slot, tid, set).unwrap_or(0);
+    release(set);
+    id
+}
+
+#[inline(always)]
+fn walk(process: &mut Process, thread: &ThreadState, slot: u16, tid: u32, set: u32) -> Option<u64> {
+    // SAFETY: this CPU's element, held by this walk.
+    let walk = unsafe { &mut *WALK.get_ptr_mut(set)? };
+    walk.hash = hash::mix(process.code_epoch, u64::from(slot) + 1);
+    walk.python = 0;
+    walk.flags = 0;
+    walk.window_length = 0;
+    if process.flags & process_flag::PYTHON != 0 {
+        python::walk(process, walk, thread, slot, set);
+    }
+    if walk.python == 0 {
+        return None;
+    }
+    // 0 means none.
+    let id = hash::mix(walk.hash, u64::from(walk.flags)) | 1;
+    // SAFETY: the value is not read.
+    if unsafe { SEEN_STACKS.get(id) }.is_none() && send(walk, id, slot, tid, set) {
+        let _ = SEEN_STACKS.insert(id, 1, 0);
+    }
+    Some(id)
+}
+
+/// Sends the frames of a stack. A stack that finds no room is not marked as sent.
+#[inline(always)]
+fn send(walk: &Walk, id: u64, slot: u16, tid: u32, set: u32) -> bool {
+    let count = walk.python;
+    for index in 0..MAX_PYTHON_FRAMES {
+        if index >= count {
+            break;
+        }
+        code::resolve(set, u32::from(slot), index, tid);
+    }
+    let Some(record) = STACK.get_ptr_mut(set) else { return false };
+    // SAFETY: this CPU's element, held by this walk. The size is masked to less than the element's.
+    let result = unsafe {
+        (*record).head = Stack {
+            header: emit::header(Kind::Stack, 0, slot, tid),
+            id,
+            python: count as u16,
+            native: 0,
+            flags: walk.flags,
+        };
+        let size = size_of::<Stack>() as u32 + (count & (2 * MAX_PYTHON_FRAMES - 1)) * size_of::<PythonFrame>() as u32;
+        let size = if size > size_of::<StackRecord>() as u32 { size_of::<StackRecord>() as u32 } else { size };
+        bpf_ringbuf_output((&raw const EVENTS).cast_mut().cast::<c_void>(), record.cast(), u64::from(size), NO_WAKEUP)
+    };
+    if result != 0 {
+        emit::count(slot, Counter::LostStack);
+        return false;
+    }
+    if walk.flags & stack_flag::PYTHON_CUT != 0 {
+        emit::count(slot, Counter::PythonCut);
+    }
+    if walk.flags & stack_flag::PYTHON_FAULT != 0 {
+        emit::count(slot, Counter::PythonFault);
+    }
+    true
+}
