@@ -10,7 +10,7 @@ use std::ops::Range;
 use std::os::unix::fs::FileExt;
 
 use object::elf::{self, FileHeader64, NoteHeader64, ProgramHeader64, SectionHeader64};
-use object::endian::{LittleEndian as LE, U32Bytes, U64Bytes};
+use object::endian::LittleEndian as LE;
 use object::pod;
 
 use super::Error;
@@ -27,6 +27,9 @@ const MAX_NAMES: u64 = 4 << 20;
 
 /// Bytes of notes that are searched for a build id.
 const MAX_NOTES: u64 = 64 << 10;
+
+/// Bytes of the dynamic section that are searched for dependencies.
+const MAX_DYNAMIC: u64 = 64 << 10;
 
 /// Bytes of any part that is read for unwinding. The largest `.eh_frame` of a distribution (web browsers, compilers) has
 /// about 30 MiB.
@@ -105,6 +108,8 @@ pub(super) struct Elf<'r, R: ReadAt + ?Sized> {
     pub executable: Vec<Segment>,
     loaded: Vec<Segment>,
     notes: Vec<(u64, u64)>,
+    /// Whether it names other files that it needs (`DT_NEEDED`).
+    pub has_dependencies: bool,
     /// Address and size of `PT_GNU_EH_FRAME`.
     pub eh_frame_hdr: Option<(u64, u64)>,
     /// Sections, where the file has any.
@@ -122,9 +127,13 @@ impl<'r, R: ReadAt + ?Sized> Elf<'r, R> {
             executable: Vec::new(),
             loaded: Vec::new(),
             notes: Vec::new(),
+            has_dependencies: false,
             eh_frame_hdr: None,
             sections: Vec::new(),
         };
+        if size < size_of::<FileHeader64<LE>>() as u64 {
+            return Err(Error::NotElf);
+        }
         let bytes = this.read(0, size_of::<FileHeader64<LE>>() as u64, u64::MAX)?;
         let header = pod::from_bytes::<FileHeader64<LE>>(&bytes).map_err(|()| Error::NotElf)?.0;
         if header.e_ident.magic != elf::ELFMAG
@@ -146,6 +155,9 @@ impl<'r, R: ReadAt + ?Sized> Elf<'r, R> {
 
     fn parse_segments(&mut self, header: &FileHeader64<LE>) -> Result<(), Error> {
         let count = header.e_phnum.get(LE).min(MAX_SEGMENTS);
+        if count == 0 {
+            return Ok(());
+        }
         if usize::from(header.e_phentsize.get(LE)) != size_of::<ProgramHeader64<LE>>() {
             return Err(Error::Malformed("program header size"));
         }
@@ -169,6 +181,11 @@ impl<'r, R: ReadAt + ?Sized> Elf<'r, R> {
                     }
                 }
                 elf::PT_NOTE => self.notes.push((file_offset, file_size)),
+                elf::PT_DYNAMIC => {
+                    let dynamic = self.read(file_offset, file_size.min(MAX_DYNAMIC), MAX_DYNAMIC)?;
+                    self.has_dependencies =
+                        dynamic.chunks_exact(16).any(|entry| word64(entry) == Some(elf::DT_NEEDED as u64));
+                }
                 elf::PT_GNU_EH_FRAME => self.eh_frame_hdr = Some((svma, file_size)),
                 _ => {}
             }
@@ -316,10 +333,10 @@ fn build_id_in(mut notes: &[u8]) -> Option<Vec<u8>> {
 
 /// A 32-bit number at the start of the bytes.
 pub(super) fn word32(bytes: &[u8]) -> Option<u32> {
-    pod::from_bytes::<U32Bytes<LE>>(bytes).ok().map(|(word, _)| word.get(LE))
+    bytes.first_chunk().copied().map(u32::from_le_bytes)
 }
 
 /// A 64-bit number at the start of the bytes.
 pub(super) fn word64(bytes: &[u8]) -> Option<u64> {
-    pod::from_bytes::<U64Bytes<LE>>(bytes).ok().map(|(word, _)| word.get(LE))
+    bytes.first_chunk().copied().map(u64::from_le_bytes)
 }
