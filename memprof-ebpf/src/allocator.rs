@@ -69,8 +69,12 @@ fn argument(ctx: &ProbeContext, n: usize) -> u64 {
 /// `a * b`, as large as can be where it overflows: such a call fails.
 #[inline(always)]
 fn product(a: u64, b: u64) -> u64 {
-    // A checked multiplication needs 128 bits, which the target does not have.
-    if a != 0 && b > u64::MAX / a { u64::MAX } else { a.wrapping_mul(b) }
+    // By halves: a checked multiplication becomes one of 128 bits, which the target does not have.
+    const HALF: u64 = 0xffff_ffff;
+    let (large, small) = if a > b { (a, b) } else { (b, a) };
+    let low = (large & HALF) * (small & HALF);
+    let high = (large >> 32) * (small & HALF) + (low >> 32);
+    if small > HALF || high > HALF { u64::MAX } else { high << 32 | low & HALF }
 }
 
 #[inline(always)]

@@ -1,1 +1,10 @@
 //! What is to be traced: inspection of processes, their maps, threads and modules; launching a held child.
+
+pub mod invoker;
+pub mod launch;
+pub mod maps;
+pub mod module;
+pub mod process;
+pub mod supervise;
+
+pub use process::{Process, TargetError};
