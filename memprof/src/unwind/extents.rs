@@ -23,7 +23,7 @@ impl Extents {
         let part = &mut self.free[at];
         let taken = part.start..part.start + length;
         part.start = taken.end;
-        if part.is_empty() {
+        if part.start == part.end {
             self.free.remove(at);
         }
         Some(taken)
@@ -31,7 +31,7 @@ impl Extents {
 
     /// Gives back a part that was taken.
     pub fn give_back(&mut self, part: Range<u32>) {
-        if part.is_empty() {
+        if part.start == part.end {
             return;
         }
         let at = self.free.partition_point(|free| free.start < part.start);

@@ -9,13 +9,25 @@
 //! supplement. The encoding is described in `memprof_common::unwind`.
 
 mod elf;
+mod extents;
+mod files;
+mod mappings;
 pub mod rows;
 mod rule;
+mod shared;
+pub mod table;
+mod vdso;
 #[cfg(target_arch = "x86_64")]
 #[path = "x86_64.rs"]
 mod machine;
 
 pub use elf::{ReadAt, Segment};
+pub use table::Tables;
+
+/// The GNU build id of an ELF file, if it has one.
+pub fn build_id<R: ReadAt + ?Sized>(source: &R) -> Option<Vec<u8>> {
+    elf::Elf::parse(source).ok()?.build_id()
+}
 
 /// Why a file has no unwind table.
 #[derive(Debug, thiserror::Error)]
