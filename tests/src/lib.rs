@@ -1,1 +1,4 @@
-//! End-to-end tests of memprof; see the files under `tests/`.
+//! What the end-to-end tests of memprof, the files under `tests/`, have in common.
+
+pub mod interpreters;
+pub mod modules;

@@ -11,7 +11,7 @@ use super::layout::{self, Offsets, UnknownVersion};
 use super::memory::Memory;
 use super::thread_data;
 use super::version::Version;
-use memprof_common::process::ThreadData;
+use memprof_common::process::{ThreadData, tsd_kind};
 use std::io;
 
 /// An interpreter found in a process.
@@ -216,6 +216,19 @@ impl Interpreter {
         result.map_err(|what| Error::Contradicted { version: self.version, what })
     }
 
+    /// Whether the thread-specific data of some thread is its thread state. Where `pthread_self` is not the thread
+    /// pointer that cannot be told from outside.
+    fn leads_to_a_thread(&self, memory: &impl Memory, tss: u64, threads: &[ThreadState]) -> bool {
+        if cfg!(not(target_arch = "x86_64")) || self.thread_data.kind == tsd_kind::NONE {
+            return true;
+        }
+        let Ok(key) = memory.u32(tss.wrapping_add(4)) else { return false };
+        threads.iter().any(|thread| {
+            thread_data::read(memory, &self.thread_data, thread.thread_id, key)
+                .is_ok_and(|datum| datum == thread.address)
+        })
+    }
+
     fn confirm_once(&self, memory: &impl Memory) -> Result<Confirmation, &'static str> {
         // `Py_tss_t`: `int _is_initialized; pthread_key_t _key`, made before the first thread state.
         let tss = self.runtime.wrapping_add(self.offsets.walk.runtime_auto_tss.into());
@@ -230,6 +243,9 @@ impl Interpreter {
         // The first thread state is made a moment after the key.
         if threads.is_empty() {
             return Ok(Confirmation::NotInitialised);
+        }
+        if !self.leads_to_a_thread(memory, tss, &threads) {
+            return Err("its thread key leads to none of its threads");
         }
         let owners: Vec<u64> = threads.iter().map(|thread| thread.interpreter).collect();
         if owners.contains(&0) {

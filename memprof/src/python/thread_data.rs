@@ -6,9 +6,11 @@
 //! offsets known of glibc 2.41 and 2.43 and of musl 1.2.6 are taken.
 
 use super::image::{Image, Module};
+use super::memory::Memory;
 use iced_x86::{Decoder, DecoderOptions, Instruction, Mnemonic, OpKind, Register};
 use memprof_common::process::{ThreadData, tsd_kind};
 use object::elf::{EM_AARCH64, EM_X86_64};
+use std::io;
 
 /// glibc's first-level array holds this many keys; so do the blocks of the second level.
 const FIRST_LEVEL: u32 = 32;
@@ -40,6 +42,24 @@ pub fn find(modules: &[Module<'_>]) -> ThreadData {
         .chain(others)
         .find_map(|module| of_library(&Image::parse(*module)?))
         .unwrap_or_default()
+}
+
+/// `pthread_getspecific(key)` of the thread with this thread pointer, read from outside; 0 where the thread has set
+/// nothing.
+pub fn read(memory: &impl Memory, data: &ThreadData, thread_pointer: u64, key: u32) -> io::Result<u64> {
+    let (first, second) =
+        (thread_pointer.wrapping_add_signed(data.first), thread_pointer.wrapping_add_signed(data.second));
+    let (row, column) = (u64::from(key / FIRST_LEVEL), u64::from(key % FIRST_LEVEL));
+    // A first or second level of glibc's is an array of `struct {uintptr_t seq; void *data}`.
+    match data.kind {
+        tsd_kind::GLIBC if row == 0 => memory.u64(first.wrapping_add(16 * column + 8)),
+        tsd_kind::GLIBC => match memory.u64(second.wrapping_add(8 * row))? {
+            0 => Ok(0),
+            block => memory.u64(block.wrapping_add(16 * column + 8)),
+        },
+        tsd_kind::MUSL => memory.u64(memory.u64(first)?.wrapping_add(8 * u64::from(key))),
+        _ => Ok(0),
+    }
 }
 
 /// The layout of the library that defines `pthread_getspecific`; `None` where this one does not.
