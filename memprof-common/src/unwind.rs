@@ -316,6 +316,29 @@ pub struct ReturnProbes {
     pub reserved: u32,
 }
 
+/// What the programs of the walk's tests and benchmark send.
+pub mod bench {
+    use super::Frame;
+
+    /// A whole stack.
+    #[repr(C)]
+    #[derive(Clone, Copy, Debug)]
+    pub struct Stack {
+        /// The thread's id.
+        pub tid: u32,
+        /// A [`super::End`].
+        pub end: u32,
+        /// Frames that are valid.
+        pub count: u32,
+        /// Frames found by the frame pointer alone.
+        pub guessed: u32,
+        /// First argument of the probed function.
+        pub argument: u64,
+        /// Innermost first.
+        pub frames: [Frame; 256],
+    }
+}
+
 const _: () = {
     assert!(size_of::<Wide>() == 16);
     assert!(size_of::<Mapping>() == 32);

@@ -2,3 +2,4 @@
 
 pub mod interpreters;
 pub mod modules;
+pub mod walk;

@@ -121,6 +121,7 @@ impl Table {
             }
             let next = functions.get(number + 1).map_or(text.end, |next| next.start);
             let end = function.end.min(next);
+            writer.gap = covered < function.start;
             match function.origin {
                 Origin::EhFrame(offset) => eh_frame.write(offset, function.start..end, &mut writer),
                 Origin::DebugFrame(offset) => debug_frame.write(offset, function.start..end, &mut writer),
@@ -268,7 +269,8 @@ impl<'b, S: UnwindSection<Bytes<'b>>> Frames<'b, S> {
                 match table.next_row() {
                     Ok(Some(row)) if row.start_address() < range.end => {
                         last = row.start_address().max(range.start);
-                        writer.push(last, encode(&self.section, row, signal));
+                        let encoded = encode(&self.section, row, signal);
+                        writer.push(last - u64::from(writer.is_returned_to(last, &range, encoded)), encoded);
                     }
                     Ok(_) => {
                         broken = false;
@@ -365,6 +367,8 @@ struct Writer {
     wide: Vec<Wide>,
     wide_numbers: HashMap<Wide, u32>,
     last: Option<(u64, Rule)>,
+    /// The function that is written does not follow the one before without a gap.
+    gap: bool,
     statistics: Statistics,
 }
 
@@ -378,8 +382,16 @@ impl Writer {
             wide: Vec::new(),
             wide_numbers: HashMap::new(),
             last: None,
+            gap: false,
             statistics,
         }
+    }
+
+    /// Whether a function is entered by a return to its first byte, as a signal's trampoline and the first frame of a second
+    /// stack are. Such a return address is looked up by the byte before it, in the padding.
+    fn is_returned_to(&self, svma: u64, function: &Range<u64>, encoded: Encoded) -> bool {
+        let is_end = matches!(encoded, Encoded::Rule(Rule::STOP | Rule::SIGNAL));
+        self.gap && svma == function.start && is_end
     }
 
     /// Says that a rule holds from an address on. An address that was passed already is taken for the last one.

@@ -9,10 +9,13 @@ use std::collections::HashMap;
 use std::fs::File;
 use std::io;
 use std::ops::Range;
-use std::os::fd::BorrowedFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use aya::maps::Map;
+use aya::{Ebpf, EbpfLoader};
+use memprof_common::config::MAX_PROCESSES;
 use memprof_common::unwind::{CACHE, CHUNK, MAX_MAPPINGS, MAX_WIDE, Mapping, Row, Rule, Space, Wide, kind, mapping_kind};
 
 use super::Error;
@@ -46,9 +49,14 @@ impl Limits {
         let index_chunks = (chunks / 4).max(1);
         Self { row_chunks: chunks - index_chunks, index_chunks, grace: Duration::from_secs(1) }
     }
+
+    /// Sets the sizes of the kernel's maps before they are made.
+    pub fn set(self, loader: &mut EbpfLoader) {
+        loader.map_max_entries("UNWIND_ROWS", self.row_chunks).map_max_entries("UNWIND_INDEX", self.index_chunks);
+    }
 }
 
-/// Descriptors of the kernel's maps. All but the cache have the flag `BPF_F_MMAPABLE`, and so has the cache.
+/// Descriptors of the kernel's maps, all with the flag `BPF_F_MMAPABLE`.
 #[derive(Clone, Copy, Debug)]
 pub struct Descriptors<'d> {
     /// `UNWIND_ROWS`
@@ -63,6 +71,24 @@ pub struct Descriptors<'d> {
     pub spaces: BorrowedFd<'d>,
     /// `UNWIND_CACHE`
     pub cache: BorrowedFd<'d>,
+}
+
+impl<'e> Descriptors<'e> {
+    /// The maps of a loaded object.
+    pub fn of(ebpf: &'e Ebpf) -> io::Result<Self> {
+        let descriptor = |name| match ebpf.map(name) {
+            Some(Map::Array(data)) => Ok(data.fd().as_fd()),
+            _ => Err(io::Error::new(io::ErrorKind::NotFound, format!("the eBPF object has no array {name}"))),
+        };
+        Ok(Self {
+            rows: descriptor("UNWIND_ROWS")?,
+            index: descriptor("UNWIND_INDEX")?,
+            wide: descriptor("UNWIND_WIDE")?,
+            mappings: descriptor("UNWIND_MAPPINGS")?,
+            spaces: descriptor("UNWIND_SPACES")?,
+            cache: descriptor("UNWIND_CACHE")?,
+        })
+    }
 }
 
 /// A file whose table is in the kernel's arrays, or could not be made.
@@ -139,7 +165,7 @@ pub struct Tables {
 
 impl Tables {
     /// Maps the kernel's arrays, all empty.
-    pub fn new(descriptors: Descriptors, limits: Limits, processes: u32) -> io::Result<Self> {
+    pub fn new(descriptors: Descriptors, limits: Limits) -> io::Result<Self> {
         let rows = Shared::map(descriptors.rows, limits.row_chunks as usize * CHUNK)?;
         let index = Shared::map(descriptors.index, limits.index_chunks as usize * CHUNK)?;
         Ok(Self {
@@ -150,7 +176,7 @@ impl Tables {
             index,
             wide: Shared::map(descriptors.wide, MAX_WIDE)?,
             mappings: Shared::map(descriptors.mappings, MAX_MAPPINGS)?,
-            spaces: Shared::map(descriptors.spaces, processes as usize)?,
+            spaces: Shared::map(descriptors.spaces, MAX_PROCESSES as usize)?,
             cache: Shared::map(descriptors.cache, CACHE)?,
             free_mappings: Extents::new(MAX_MAPPINGS as u32),
             wide_numbers: HashMap::new(),
