@@ -10,9 +10,10 @@ use memprof_tests::walk::{
 };
 use tempfile::TempDir;
 
-/// The call whose outer frames gdb makes up: glibc's `__start_context`, to which a function on a second stack returns, has no
-/// unwind information before it.
+/// The call on a second stack. Of glibc's `__start_context`, to which the first function there returns, the unwind
+/// information does not say that it has no caller: beyond it gdb and the walk take garbage for frames.
 const ON_SECOND_STACK: u64 = 520;
+const FRAMES_ON_SECOND_STACK: usize = 9;
 
 /// A stack as gdb has it, in the form of ours: one more than the address for frames that are not inside a call.
 type Stacks = BTreeMap<u64, Vec<Vec<u64>>>;
@@ -70,7 +71,8 @@ fn by_walk_at(walker: &mut Walker, fixture: &Fixture, offset: u64) -> Stacks {
     assert!(child.wait().unwrap().success());
     let mut stacks = Stacks::new();
     for stack in receive(&mut events) {
-        assert_eq!((stack.end, stack.guessed), (End::Complete, 0), "call {}: {stack:x?}", stack.argument);
+        let whole = (stack.end, stack.guessed) == (End::Complete, 0);
+        assert!(whole || stack.argument == ON_SECOND_STACK, "call {}: {stack:x?}", stack.argument);
         stacks.entry(stack.argument & 0xffff_ffff).or_default().push(stack.addresses);
     }
     stacks
@@ -82,7 +84,7 @@ fn compare(fixture: &Fixture) {
     let mut found = by_walk(&mut walker, fixture);
     for stacks in [&mut expected, &mut found] {
         for stack in stacks.get_mut(&ON_SECOND_STACK).into_iter().flatten() {
-            stack.truncate(9);
+            stack.truncate(FRAMES_ON_SECOND_STACK);
         }
     }
     for (argument, expected) in &expected {
