@@ -8,3 +8,4 @@ pub mod memray;
 pub mod modules;
 pub mod parked;
 pub mod program;
+pub mod walk;
