@@ -109,22 +109,27 @@ fn walk(
     tid: u32,
     set: u32,
 ) -> Option<u64> {
-    // SAFETY: this CPU's element, held by this walk.
-    let walk = unsafe { &mut *WALK.get_ptr_mut(set)? };
-    walk.hash = hash::mix(state.code_epoch, u64::from(slot) + 1);
-    walk.python = 0;
-    walk.flags = 0;
-    walk.window_length = 0;
+    let walk = WALK.get_ptr_mut(set)?;
+    // SAFETY: this CPU's element, held by this walk. No reference is kept: the functions that are verified on their
+    // own find the element by themselves.
+    unsafe {
+        (*walk).hash = hash::mix(hash::mix(state.generation, state.code_epoch), u64::from(slot));
+        (*walk).python = 0;
+        (*walk).flags = 0;
+        (*walk).window_length = 0;
+    }
     if process.flags & process_flag::PYTHON != 0 {
         python::walk(process, state, walk, thread, slot, set);
     }
-    if walk.python == 0 {
+    // SAFETY: as above.
+    let (hash, python, flags) = unsafe { ((*walk).hash, (*walk).python, (*walk).flags) };
+    if python == 0 {
         return None;
     }
     // 0 means none.
-    let id = hash::mix(walk.hash, u64::from(walk.flags)) | 1;
+    let id = hash::mix(hash, u64::from(flags)) | 1;
     // SAFETY: the value is not read.
-    if unsafe { SEEN_STACKS.get(id) }.is_none() && send(walk, id, slot, tid, set) {
+    if unsafe { SEEN_STACKS.get(id) }.is_none() && send(python, flags, id, slot, tid, set) {
         let _ = SEEN_STACKS.insert(id, 1, 0);
     }
     Some(id)
@@ -132,8 +137,7 @@ fn walk(
 
 /// Sends the frames of a stack. A stack that finds no room is not marked as sent.
 #[inline(always)]
-fn send(walk: &Walk, id: u64, slot: u16, tid: u32, set: u32) -> bool {
-    let count = walk.python;
+fn send(count: u32, flags: u32, id: u64, slot: u16, tid: u32, set: u32) -> bool {
     for step in 0..MAX_PYTHON_FRAMES / code::STRIDE {
         let first = step * code::STRIDE;
         if first >= count {
@@ -149,7 +153,7 @@ fn send(walk: &Walk, id: u64, slot: u16, tid: u32, set: u32) -> bool {
             id,
             python: count as u16,
             native: 0,
-            flags: walk.flags,
+            flags,
         };
         let count = user::at_most(count, MAX_PYTHON_FRAMES);
         let size = size_of::<Stack>() as u32 + count * size_of::<PythonFrame>() as u32;
@@ -164,10 +168,10 @@ fn send(walk: &Walk, id: u64, slot: u16, tid: u32, set: u32) -> bool {
         emit::count(slot, Counter::LostStack);
         return false;
     }
-    if walk.flags & stack_flag::PYTHON_CUT != 0 {
+    if flags & stack_flag::PYTHON_CUT != 0 {
         emit::count(slot, Counter::PythonCut);
     }
-    if walk.flags & stack_flag::PYTHON_FAULT != 0 {
+    if flags & stack_flag::PYTHON_FAULT != 0 {
         emit::count(slot, Counter::PythonFault);
     }
     true

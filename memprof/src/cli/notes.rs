@@ -2,7 +2,7 @@
 
 use crate::capture::Ending;
 use crate::heap::Capture;
-use crate::report::Printable;
+use crate::report::page::text::visible;
 
 /// Prints notes on a capture, if there are any, to standard error.
 pub(super) fn print(capture: &Capture) {
@@ -11,7 +11,7 @@ pub(super) fn print(capture: &Capture) {
     }
     let losses = capture.extension.iter().flat_map(|extension| &extension.losses);
     for loss in losses.filter(|loss| loss.count > 0) {
-        let name = Printable(&loss.name);
+        let name = visible(&loss.name);
         eprintln!("memprof: note: the recording missed {} {name}", loss.count);
     }
 }

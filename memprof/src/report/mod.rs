@@ -7,7 +7,6 @@ mod local_time;
 mod modules;
 pub mod page;
 pub mod parse;
-mod printable;
 pub mod profile_tree;
 pub mod size;
 pub mod stats;
@@ -16,6 +15,6 @@ pub mod svg;
 pub mod table;
 mod thread_label;
 pub mod transform;
+pub mod tree;
 
-pub(crate) use printable::Printable;
 pub use thread_label::thread_label;

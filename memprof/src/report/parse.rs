@@ -3,7 +3,7 @@
 use std::fmt;
 use std::io::{self, Write};
 
-use super::printable::Printable;
+use super::page::text::visible;
 use crate::capture::{Allocator, FileFormat, Header, PythonAllocator, ReadError, Reader, Record, Version};
 
 /// Why the records could not be printed.
@@ -60,16 +60,16 @@ fn write_header(header: &Header, out: &mut dyn Write) -> io::Result<()> {
         header.pid,
         header.main_tid,
         header.skipped_frames,
-        Printable(&header.command_line),
+        visible(&header.command_line),
         header.trace_python_allocators,
         header.track_object_lifetimes,
     )?;
     if header.version == Version::V13 {
         let site_packages = header.site_packages.join(", ");
         let sys_path = header.sys_path.join(", ");
-        write!(out, " libdest={}", Printable(&header.libdest))?;
-        write!(out, " site_packages=[{}]", Printable(&site_packages))?;
-        write!(out, " sys.path=[{}]", Printable(&sys_path))?;
+        write!(out, " libdest={}", visible(&header.libdest))?;
+        write!(out, " site_packages=[{}]", visible(&site_packages))?;
+        write!(out, " sys.path=[{}]", visible(&sys_path))?;
     }
     writeln!(out)
 }
@@ -196,6 +196,6 @@ struct Text<'a>(&'a [u8]);
 
 impl fmt::Display for Text<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        Printable(&String::from_utf8_lossy(self.0)).fmt(f)
+        f.write_str(&visible(&String::from_utf8_lossy(self.0)))
     }
 }

@@ -9,7 +9,7 @@ use serde::ser::SerializeMap;
 use super::histogram::{Bin, bins};
 use super::local_time::LocalTime;
 use super::modules::Modules;
-use super::printable::Printable;
+use super::page::text::visible;
 use super::size::human;
 use crate::heap::{FrameId, Namer, NoNativeNames, Statistics, Total};
 
@@ -148,11 +148,11 @@ impl StatsReport {
         let count = self.top_allocations_by_size.len();
         writeln!(out, "\n🥇 Top {count} largest allocating locations (by size):")?;
         for top in &self.top_allocations_by_size {
-            writeln!(out, "\t- {} -> {}", Printable(&top.location), human(top.size))?;
+            writeln!(out, "\t- {} -> {}", visible(&top.location), human(top.size))?;
         }
         writeln!(out, "\n🥇 Top {count} largest allocating locations (by number of allocations):")?;
         for top in &self.top_allocations_by_count {
-            writeln!(out, "\t- {} -> {}", Printable(&top.location), top.count)?;
+            writeln!(out, "\t- {} -> {}", visible(&top.location), top.count)?;
         }
         write_modules(out, &self.top_modules_by_allocation_size, "by size")?;
         write_modules(out, &self.top_modules_by_allocation_count, "by number of allocations")
@@ -185,7 +185,7 @@ fn write_modules(out: &mut dyn Write, modules: &[ModuleTotal], order: &str) -> i
     }
     writeln!(out, "\n🥇 Top {} allocating modules ({order}):", modules.len())?;
     for module in modules {
-        let (name, size) = (Printable(&module.module), human(module.total_bytes));
+        let (name, size) = (visible(&module.module), human(module.total_bytes));
         writeln!(out, "\t- {name}: {size} total | {} allocations", module.num_allocations)?;
     }
     Ok(())

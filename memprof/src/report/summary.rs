@@ -4,7 +4,7 @@ use std::io::{self, Write};
 
 use rustc_hash::{FxHashMap, FxHashSet};
 
-use super::printable::Printable;
+use super::page::text::visible;
 use super::size::human;
 use crate::heap::{Namer, Profile};
 
@@ -121,7 +121,7 @@ impl Summary {
             "Location", "Total", "Total %", "Own", "Own %", "Allocations"
         )?;
         for entry in self.largest(column, n_rows) {
-            let location = format!("{} at {}", Printable(&entry.function), Printable(&entry.file));
+            let location = format!("{} at {}", visible(&entry.function), visible(&entry.file));
             // The end of a path tells more than its beginning; a long location gets a line of its own.
             if location.chars().count() > place {
                 writeln!(out, "{location}")?;

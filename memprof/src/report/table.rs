@@ -12,10 +12,8 @@ pub struct Row {
     pub thread: String,
     /// The name of the allocator in small letters.
     pub allocator: String,
-    /// The innermost frame, where the stack is known.
+    /// The innermost frame, `None` where nothing is known of the stack.
     pub frame: Option<FrameId>,
-    /// `function at file:line`, or `???`.
-    pub location: String,
     pub n_allocations: u64,
     /// In bytes.
     pub size: u64,
@@ -30,18 +28,10 @@ pub fn rows(profile: &Profile, namer: &mut Namer<'_>, threads: Threads) -> Vec<R
         let thread = (threads == Threads::Split).then_some(record.thread);
         let place = *places.entry((thread, record.allocator.id(), frame)).or_insert(rows.len());
         if place == rows.len() {
-            let location = frame.map_or_else(
-                || "???".to_owned(),
-                |frame| {
-                    let frame = namer.frame(frame);
-                    format!("{} at {}:{}", frame.function, frame.file, frame.line)
-                },
-            );
             rows.push(Row {
                 thread: thread_label(&profile.capture.tables, record.thread),
                 allocator: record.allocator.name().to_ascii_lowercase(),
                 frame,
-                location,
                 n_allocations: 0,
                 size: 0,
             });

@@ -133,12 +133,10 @@ pub async fn started(
                             let process = Process::open(pid).map_err(TraceError::from)?;
                             slot = Some(recording.add(process, output, true)?);
                         }
-                        (Some(slot), _) => {
-                            recording.drain_all()?;
-                            recording.program_changed(slot)?;
-                        }
+                        (Some(_), _) => recording.drain_all()?,
                         (None, None) => {}
                     }
+                    recording.take_modules_changed();
                     if let Some(slot) = slot {
                         look(recording, slot, progress)?;
                     }

@@ -30,6 +30,8 @@ pub enum Event<'a> {
     ThreadEnd(Thread),
     /// The dynamic linker has changed its list.
     ModulesChanged(Header),
+    /// The process runs another program from here on.
+    Exec(Header),
     /// A thread was held because the buffer was nearly full.
     Paused(Header),
 }
@@ -79,6 +81,7 @@ pub fn decode(record: &[u8]) -> Option<Event<'_>> {
         Kind::Thread => Event::Thread(take(record)?.0),
         Kind::ThreadEnd => Event::ThreadEnd(take(record)?.0),
         Kind::ModulesChanged => Event::ModulesChanged(take::<Outcome>(record)?.0.header),
+        Kind::Exec => Event::Exec(take::<Outcome>(record)?.0.header),
         Kind::Paused => Event::Paused(take::<Outcome>(record)?.0.header),
     })
 }

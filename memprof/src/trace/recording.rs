@@ -76,6 +76,18 @@ struct Traced {
     allocators: Vec<(FileId, Range)>,
     /// A supervisor answers signals of the kernel side.
     supervised: bool,
+    /// Where the kernel's mapping `[uprobes]` begins, once it is there.
+    trampoline: Option<u64>,
+}
+
+impl Traced {
+    /// The process runs another program: the files that it has mapped before keep their probes, what is known of
+    /// addresses is void.
+    fn program_changed(&mut self) {
+        self.session.program_changed();
+        self.allocators.clear();
+        self.trampoline = None;
+    }
 }
 
 /// What a look at a process's modules has brought.
@@ -113,9 +125,10 @@ impl Recording {
 
     /// Takes a process in. Nothing of it is seen before [`Recording::look`].
     pub fn add(&mut self, process: Process, output: Output, supervised: bool) -> Result<u16, TraceError> {
-        let slot = self.kernel.take_slot()?;
+        let slot = self.kernel.take_slot(process.pid as u32)?;
         let session = Session::new(process, output);
-        let traced = Traced { session, links: HashMap::new(), allocators: Vec::new(), supervised };
+        let traced =
+            Traced { session, links: HashMap::new(), allocators: Vec::new(), supervised, trampoline: None };
         self.traced.insert(slot, traced);
         Ok(slot)
     }
@@ -129,16 +142,6 @@ impl Recording {
     pub fn pidfd(&self, slot: u16) -> io::Result<OwnedFd> {
         let traced = self.traced.get(&slot).ok_or(io::ErrorKind::NotFound)?;
         traced.session.process.pidfd.try_clone()
-    }
-
-    /// The process runs another program, of which nothing has run yet.
-    pub fn program_changed(&mut self, slot: u16) -> Result<(), TraceError> {
-        self.kernel.reset_state(slot)?;
-        if let Some(traced) = self.traced.get_mut(&slot) {
-            traced.session.program_changed();
-            traced.allocators.clear();
-        }
-        Ok(())
     }
 
     /// Looks at the modules of a process and probes what is new.
@@ -225,6 +228,12 @@ impl Recording {
                         self.modules_changed.push(slot);
                     }
                 }
+                Some(Event::Exec(Header { slot, .. })) => {
+                    traced.program_changed();
+                    if !self.modules_changed.contains(&slot) {
+                        self.modules_changed.push(slot);
+                    }
+                }
                 Some(event) => traced.session.take(event)?,
                 None => traced.session.malformed(),
             }
@@ -245,9 +254,15 @@ impl Recording {
 
     /// Samples the resident size of every process, and makes what was written readable.
     pub fn sample(&mut self) -> Result<(), TraceError> {
-        for traced in self.traced.values_mut() {
+        for (slot, traced) in &mut self.traced {
             traced.session.sample()?;
             traced.session.flush()?;
+            if traced.trampoline.is_none() && traced.session.has_begun() {
+                traced.trampoline = find_trampoline(&traced.session.process);
+                if traced.trampoline.is_some() {
+                    self.kernel.set_process(*slot, &describe(traced, self.options))?;
+                }
+            }
         }
         Ok(())
     }
@@ -265,7 +280,7 @@ impl Recording {
         self.drain_all()?;
         let counters = self.kernel.counters(slot)?;
         let Some(traced) = self.traced.remove(&slot) else { return Ok(None) };
-        self.kernel.release_slot(slot)?;
+        self.kernel.release_slot(slot, traced.session.process.pid as u32)?;
         Ok(Some(traced.session.finish(&counters)?))
     }
 }
@@ -278,6 +293,7 @@ fn describe(traced: &Traced, options: Options) -> KernelProcess {
         *place = *text;
     }
     described.allocator_texts = texts;
+    described.trampoline = traced.trampoline.unwrap_or(0);
     if traced.supervised {
         described.flags |= process_flag::HOLD;
         if options.pause {
@@ -304,6 +320,12 @@ fn find_interpreter(pid: i32, modules: &[Module]) -> Result<Option<Interpreter>,
     match python.confirm(&memory)? {
         Confirmation::NotInitialised | Confirmation::Idle | Confirmation::Confirmed => Ok(Some(python)),
     }
+}
+
+/// The kernel's own mapping for probes (`kernel/events/uprobes.c`), whose first instruction return probes lead to.
+fn find_trampoline(process: &Process) -> Option<u64> {
+    let mappings = process.mappings().ok()?;
+    mappings.iter().find(|mapping| mapping.path == "[uprobes]").map(|mapping| mapping.begin)
 }
 
 /// A probe that cannot be placed because the process is no more is no fault of the probe.

@@ -122,6 +122,11 @@ impl Session {
         self.python = None;
     }
 
+    /// Whether anything was recorded.
+    pub fn has_begun(&self) -> bool {
+        matches!(self.sink, SinkState::Open(..))
+    }
+
     /// Takes one event.
     pub fn take(&mut self, event: Event<'_>) -> Result<(), WriteError> {
         match event {
@@ -144,7 +149,7 @@ impl Session {
             Event::Code(code) => self.code(&code),
             Event::Thread(thread) | Event::ThreadEnd(thread) => self.thread(&thread),
             // What these ask for is done by the recording.
-            Event::ModulesChanged(_) | Event::Paused(_) => Ok(()),
+            Event::ModulesChanged(_) | Event::Exec(_) | Event::Paused(_) => Ok(()),
         }
     }
 

@@ -38,6 +38,7 @@ impl Totals {
             more.push(("Recorded by", extension.recorder.to_string()));
             more.push(("Machine", extension.target.host.to_string()));
             more.extend(extension.target.container.as_ref().map(|id| ("Container", id.to_string())));
+            more.retain(|(_, value)| !value.is_empty());
         }
         Self {
             command_line: header.command_line.clone(),

@@ -4,7 +4,7 @@ use std::io::{self, Write};
 
 use rustc_hash::FxHashMap;
 
-use super::super::printable::Printable;
+use super::super::page::text::visible;
 use crate::heap::{Namer, Profile};
 
 pub(super) fn write(profile: &Profile, namer: &mut Namer<'_>, out: &mut dyn Write) -> io::Result<()> {
@@ -35,5 +35,5 @@ fn name(namer: &Namer<'_>, id: crate::heap::FrameId) -> String {
         (file, 0) => format!(" ({file})"),
         (file, line) => format!(" ({file}:{line})"),
     };
-    Printable(&format!("{}{place}", frame.function)).to_string().replace(';', ":")
+    visible(&format!("{}{place}", frame.function)).replace(';', ":")
 }
