@@ -62,7 +62,22 @@ pub fn main() -> ExitCode {
         Command::Ps(arguments) => ps::main(arguments),
     };
     result.unwrap_or_else(|error| {
-        eprintln!("memprof: {error:#}");
+        eprintln!("memprof: {}", one_line(&error));
         ExitCode::FAILURE
     })
+}
+
+/// An error and what it comes from in one line. Some errors tell their source in their own words; it is not said twice.
+fn one_line(error: &anyhow::Error) -> String {
+    let mut line = String::new();
+    for cause in error.chain() {
+        let text = cause.to_string();
+        if !line.contains(&text) {
+            if !line.is_empty() {
+                line.push_str(": ");
+            }
+            line.push_str(&text);
+        }
+    }
+    line
 }
