@@ -80,7 +80,11 @@ impl Account {
                 }
                 AllocatorKind::SimpleDeallocation => {
                     if let Some((allocator, size)) = blocks.remove(&call.address) {
-                        account.entry(allocator).add(Entry { live_blocks: -1, live_bytes: -size, ..Entry::default() });
+                        account.entry(allocator).add(Entry {
+                            live_blocks: -1,
+                            live_bytes: -size,
+                            ..Entry::default()
+                        });
                         live -= size;
                     }
                 }
