@@ -4,5 +4,8 @@ pub mod chromium;
 pub mod fixture;
 pub mod interpreters;
 pub mod memprof;
+pub mod memray;
+pub mod modules;
 pub mod parked;
 pub mod program;
+pub mod walk;

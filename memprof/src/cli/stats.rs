@@ -4,7 +4,7 @@ use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use super::output::{Destination, Overwrite};
+use super::destination::Destination;
 use super::progress::Progress;
 use crate::heap::Statistics;
 use crate::report::stats::StatsReport;
@@ -35,7 +35,7 @@ pub(super) struct Arguments {
 }
 
 pub(super) fn main(arguments: Arguments) -> anyhow::Result<ExitCode> {
-    let destination = Destination::new(arguments.output, Overwrite::from_force(arguments.force))?;
+    let destination = Destination::new(arguments.output, arguments.force)?;
     let mut progress = Progress::new("Computing statistics");
     let statistics = Statistics::read(&arguments.capture, &mut progress.callback())?;
     progress.finish();

@@ -6,8 +6,11 @@
 
 mod aggregated;
 mod grouping;
+mod high_water;
+mod lifetimes;
 mod live;
 mod names;
+mod native_names;
 mod profile;
 mod ranges;
 mod replay;
@@ -16,10 +19,12 @@ mod sites;
 mod stacks;
 mod statistics;
 mod tables;
+mod temporal;
 mod temporary;
 
 pub use grouping::{Record, Threads};
 pub use names::{Frame, FrameId, Namer, NativeName, NativeNames, NoNativeNames};
+pub use native_names::native_names;
 pub use profile::{Capture, MAX_LIVE_BLOCKS, MAX_MEMORY_RECORDS, Profile, ProfileError, Question, View};
 pub use replay::Progress;
 pub use samples::Sample;
@@ -27,3 +32,4 @@ pub use sites::Site;
 pub use stacks::{StackIndex, StackTree};
 pub use statistics::{Statistics, Total};
 pub use tables::{MappedFile, Tables};
+pub use temporal::{Interval, TemporalProfile, TemporalQuestion, TemporalRecord, TemporalView};

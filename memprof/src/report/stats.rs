@@ -9,8 +9,8 @@ use serde::ser::SerializeMap;
 use super::histogram::{Bin, bins};
 use super::local_time::LocalTime;
 use super::modules::Modules;
-use super::printable::Printable;
-use super::size::Size;
+use super::page::text::visible;
+use super::size::human;
 use crate::heap::{FrameId, Namer, NoNativeNames, Statistics, Total};
 
 /// The width of the longest bar of the histogram, in characters.
@@ -135,8 +135,8 @@ impl StatsReport {
     /// Writes the report as text.
     pub fn write_text(&self, out: &mut dyn Write) -> io::Result<()> {
         writeln!(out, "📏 Total allocations:\n\t{}\n", self.total_num_allocations)?;
-        writeln!(out, "📦 Total memory allocated:\n\t{}\n", Size(self.total_bytes_allocated))?;
-        writeln!(out, "📈 Peak memory usage:\n\t{}\n", Size(self.metadata.peak_memory))?;
+        writeln!(out, "📦 Total memory allocated:\n\t{}\n", human(self.total_bytes_allocated))?;
+        writeln!(out, "📈 Peak memory usage:\n\t{}\n", human(self.metadata.peak_memory))?;
         writeln!(out, "📊 Histogram of allocation size:")?;
         self.write_histogram(out)?;
 
@@ -148,11 +148,11 @@ impl StatsReport {
         let count = self.top_allocations_by_size.len();
         writeln!(out, "\n🥇 Top {count} largest allocating locations (by size):")?;
         for top in &self.top_allocations_by_size {
-            writeln!(out, "\t- {} -> {}", Printable(&top.location), Size(top.size))?;
+            writeln!(out, "\t- {} -> {}", visible(&top.location), human(top.size))?;
         }
         writeln!(out, "\n🥇 Top {count} largest allocating locations (by number of allocations):")?;
         for top in &self.top_allocations_by_count {
-            writeln!(out, "\t- {} -> {}", Printable(&top.location), top.count)?;
+            writeln!(out, "\t- {} -> {}", visible(&top.location), top.count)?;
         }
         write_modules(out, &self.top_modules_by_allocation_size, "by size")?;
         write_modules(out, &self.top_modules_by_allocation_count, "by number of allocations")
@@ -166,16 +166,16 @@ impl StatsReport {
         };
         let count_width = most.to_string().len();
         let rule = "-".repeat("<=###.###XB : ".len() + count_width + LONGEST_BAR as usize - 1);
-        writeln!(out, "\tmin: {}\n\t{rule}", Size(smallest))?;
+        writeln!(out, "\tmin: {}\n\t{rule}", human(smallest))?;
         for (place, bin) in bins.iter().enumerate() {
             let is_last = place + 1 == bins.len();
             let (relation, bound) =
                 if is_last { ("<=", bin.max_bytes) } else { ("< ", bin.max_bytes.saturating_add(1)) };
             let bar = (u128::from(bin.count) * u128::from(LONGEST_BAR)).div_ceil(u128::from(most));
             let bar = "▇".repeat(bar as usize);
-            writeln!(out, "\t{relation}{:<9}: {:>count_width$} {bar}", Size(bound), bin.count)?;
+            writeln!(out, "\t{relation}{:<9}: {:>count_width$} {bar}", human(bound), bin.count)?;
         }
-        writeln!(out, "\t{rule}\n\tmax: {}", Size(largest))
+        writeln!(out, "\t{rule}\n\tmax: {}", human(largest))
     }
 }
 
@@ -185,7 +185,7 @@ fn write_modules(out: &mut dyn Write, modules: &[ModuleTotal], order: &str) -> i
     }
     writeln!(out, "\n🥇 Top {} allocating modules ({order}):", modules.len())?;
     for module in modules {
-        let (name, size) = (Printable(&module.module), Size(module.total_bytes));
+        let (name, size) = (visible(&module.module), human(module.total_bytes));
         writeln!(out, "\t- {name}: {size} total | {} allocations", module.num_allocations)?;
     }
     Ok(())

@@ -54,7 +54,13 @@ pub fn for_tests() -> anyhow::Result<TestEnvironments> {
     linker::provide()?;
     mounts::provide()?;
     let venvs = workspace().join("target/test-venvs");
-    Ok(TestEnvironments { memray: memray(&venvs, "1.20.0")?, memray_119: memray(&venvs, "1.19.3")? })
+    let environments = TestEnvironments {
+        memray: memray(&venvs, "1.20.0")?,
+        memray_119: memray(&venvs, "1.19.3")?,
+        python_314: python314::unpack(&workspace().join("target/test-pythons"))?,
+    };
+    say("Python 3.14", &format!("unpacked in {}", environments.python_314.display()));
+    Ok(environments)
 }
 
 fn memray(venvs: &Path, version: &str) -> anyhow::Result<PathBuf> {
