@@ -37,7 +37,7 @@ pub fn main(arguments: &Arguments) -> anyhow::Result<()> {
 }
 
 /// Proves that the checked-in object is, byte for byte, what the sources give.
-pub fn check() -> anyhow::Result<()> {
+fn check() -> anyhow::Result<()> {
     let workspace = workspace();
     let (toolchain, built) = build(&workspace)?;
     let checked_in = ebpf_object::checked_in(&workspace)?;
