@@ -191,6 +191,8 @@ impl Recording {
                 Ok(None) => {}
                 Err(error) => found.warnings.push(format!("{error}: no Python stacks are taken")),
             }
+        } else if let Some(python) = &mut traced.session.python {
+            python.complete(&images(&modules));
         }
         let kernel_process = describe(traced, self.options);
         self.kernel.set_process(slot, &kernel_process)?;
@@ -312,14 +314,14 @@ fn describe(traced: &Traced, options: Options) -> KernelProcess {
 
 fn find_interpreter(pid: i32, modules: &[Module]) -> Result<Option<Interpreter>, interpreter::Error> {
     let Ok(memory) = ProcessMemory::open(pid as u32) else { return Ok(None) };
-    let images: Vec<_> = modules
-        .iter()
-        .map(|module| image::Module { name: &module.path, data: &module.data, bias: module.bias })
-        .collect();
-    let Some(python) = interpreter::find(&images, &memory)? else { return Ok(None) };
+    let Some(python) = interpreter::find(&images(modules), &memory)? else { return Ok(None) };
     match python.confirm(&memory)? {
         Confirmation::NotInitialised | Confirmation::Idle | Confirmation::Confirmed => Ok(Some(python)),
     }
+}
+
+fn images(modules: &[Module]) -> Vec<image::Module<'_>> {
+    modules.iter().map(image::Module::of).collect()
 }
 
 /// The kernel's own mapping for probes (`kernel/events/uprobes.c`), whose first instruction return probes lead to.
