@@ -21,9 +21,9 @@ function formatCount(count) {
 
 /** A part of a whole in percent. */
 function formatShare(part, whole) {
-  if (!(whole > 0)) return "0%";
+  if (!(whole > 0) || part === 0) return "0%";
   const percent = (100 * part) / whole;
-  if (percent > 0 && percent < 0.01) return "<0.01%";
+  if (percent < 0.01) return "<0.01%";
   return `${percent.toFixed(percent < 1 ? 2 : 1)}%`;
 }
 
