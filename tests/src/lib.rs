@@ -8,3 +8,4 @@ pub mod memprof;
 pub mod memray;
 pub mod parked;
 pub mod program;
+pub mod walk;
