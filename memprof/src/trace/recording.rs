@@ -210,6 +210,8 @@ impl Recording {
                 Ok(None) => {}
                 Err(error) => found.warnings.push(format!("{error}: no Python stacks are taken")),
             }
+        } else if let Some(python) = &mut traced.session.python {
+            python.complete(&images(&modules));
         }
         if self.options.stacks && traced.session.native() {
             let file = |id: &FileId| {
@@ -343,14 +345,14 @@ fn describe(traced: &Traced, options: Options) -> KernelProcess {
 
 fn find_interpreter(pid: i32, modules: &[Module]) -> Result<Option<Interpreter>, interpreter::Error> {
     let Ok(memory) = ProcessMemory::open(pid as u32) else { return Ok(None) };
-    let images: Vec<_> = modules
-        .iter()
-        .map(|module| image::Module { name: &module.path, data: &module.data, bias: module.bias })
-        .collect();
-    let Some(python) = interpreter::find(&images, &memory)? else { return Ok(None) };
+    let Some(python) = interpreter::find(&images(modules), &memory)? else { return Ok(None) };
     match python.confirm(&memory)? {
         Confirmation::NotInitialised | Confirmation::Idle | Confirmation::Confirmed => Ok(Some(python)),
     }
+}
+
+fn images(modules: &[Module]) -> Vec<image::Module<'_>> {
+    modules.iter().map(image::Module::of).collect()
 }
 
 /// The kernel's own mapping for probes (`kernel/events/uprobes.c`), whose first instruction return probes lead to.
