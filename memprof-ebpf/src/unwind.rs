@@ -33,7 +33,7 @@ pub const WALKS: u32 = 4;
 const WINDOW: usize = 8192;
 
 /// Frames of one call of [`unwind_frames`].
-const BATCH: u32 = 32;
+const BATCH: u32 = 8;
 
 /// The stack of a function that keeps a frame pointer is no larger, where that is only guessed.
 const MAX_GUESSED_FRAME: u64 = 1 << 20;
