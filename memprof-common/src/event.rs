@@ -30,6 +30,8 @@ pub enum Kind {
     Paused = 11,
     /// [`Thread`]: the thread has ended, under this name.
     ThreadEnd = 12,
+    /// A bare header: the process runs another program from here on.
+    Exec = 13,
 }
 
 impl Kind {
@@ -48,6 +50,7 @@ impl Kind {
             10 => Self::ModulesChanged,
             11 => Self::Paused,
             12 => Self::ThreadEnd,
+            13 => Self::Exec,
             _ => return None,
         })
     }

@@ -19,7 +19,7 @@ use memprof_common::{
 
 use crate::{
     emit,
-    maps::{PROCESSES, THREADS},
+    maps::{PROCESS_STATES, PROCESSES, THREADS},
     stack, user,
 };
 
@@ -141,7 +141,7 @@ fn thread_state(tid: u32, slot: u16) -> Option<&'static mut ThreadState> {
 /// Whether the thread is inside an allocator call that was seen to begin. `sp` is the stack pointer with the
 /// return address of the present call on top.
 #[inline(always)]
-fn nested(process: &mut Process, thread: &mut ThreadState, slot: u16, sp: u64) -> bool {
+fn nested(process: &Process, thread: &mut ThreadState, slot: u16, sp: u64) -> bool {
     if thread.entry_sp == 0 {
         return false;
     }
@@ -168,8 +168,7 @@ fn enter(ctx: &ProbeContext) -> Option<()> {
     // SAFETY: the helper takes the program's context.
     let cookie = Cookie(unsafe { bpf_get_attach_cookie(ctx.as_ptr()) });
     let (slot, function) = (cookie.slot(), cookie.function());
-    // SAFETY: the loader and the programs write different members, each a word.
-    let process = unsafe { &mut *PROCESSES.get_ptr_mut(u32::from(slot))? };
+    let process = PROCESSES.get(u32::from(slot))?;
     let tid = bpf_get_current_pid_tgid() as u32;
     // SAFETY: the context is the registers at the probe.
     let sp = unsafe { (*ctx.regs).rsp };
@@ -214,11 +213,9 @@ fn leave(ctx: &RetProbeContext) -> Option<()> {
     if thread.entry_sp == 0 || regs.rsp.wrapping_sub(8) != thread.entry_sp {
         return None;
     }
-    // SAFETY: as at the entry.
-    let process = unsafe { &mut *PROCESSES.get_ptr_mut(u32::from(slot))? };
-    if process.trampoline == 0 {
-        process.trampoline = user::read::<u64>(thread.entry_sp).unwrap_or(0);
-    }
+    let process = PROCESSES.get(u32::from(slot))?;
+    // SAFETY: its members are words that each program reads and writes whole.
+    let state = unsafe { &mut *PROCESS_STATES.get_ptr_mut(u32::from(slot))? };
     thread.entry_sp = 0;
     let function = thread.function as u8;
     let result: u64 = ctx.ret();
@@ -245,7 +242,7 @@ fn leave(ctx: &RetProbeContext) -> Option<()> {
         }
         return None;
     }
-    let stack = stack::take(process, thread, slot, tid);
+    let stack = stack::take(process, state, thread, slot, tid);
     emit::allocation(emit::header(Kind::Allocation, function, slot, tid), address, thread.size, stack);
     emit::pause_if_full(process, slot, tid);
     Some(())
@@ -267,8 +264,7 @@ fn free(ctx: &ProbeContext) -> Option<()> {
     // SAFETY: the helper takes the program's context.
     let cookie = Cookie(unsafe { bpf_get_attach_cookie(ctx.as_ptr()) });
     let slot = cookie.slot();
-    // SAFETY: as at the entry.
-    let process = unsafe { &mut *PROCESSES.get_ptr_mut(u32::from(slot))? };
+    let process = PROCESSES.get(u32::from(slot))?;
     let tid = bpf_get_current_pid_tgid() as u32;
     let thread = thread_state(tid, slot)?;
     // SAFETY: the context is the registers at the probe.

@@ -18,7 +18,7 @@ use memprof_common::{
     counter::Counter,
     event::{Chunk, Code, Kind, LONG_CHUNK, MAX_TEXT, SHORT_CHUNK, Text, field},
     function::Cookie,
-    process::Process,
+    process::{Process, SeenCode},
     python::ABSENT,
 };
 
@@ -26,14 +26,32 @@ use crate::{
     atomic,
     emit::{self, NO_WAKEUP},
     hash,
-    maps::{EVENTS, PROCESSES, SEEN_CODE, STACK},
+    maps::{EVENTS, PROCESS_STATES, PROCESSES, SEEN_CODE, STACK},
     user,
 };
 
-/// User addresses have 47 bits (56 with five-level tables, which nobody gets without asking).
+/// What stands for a code object: the address alone is used again by other processes and programs.
 #[inline(always)]
-fn key(slot: u32, address: u64) -> u64 {
-    address ^ u64::from(slot) << 48
+fn key(slot: u32, address: u64) -> Option<u64> {
+    let state = PROCESS_STATES.get(slot)?;
+    Some(hash::mix(hash::mix(address, state.generation), u64::from(slot)))
+}
+
+/// Frames that are resolved by one call of [`resolve_some`].
+pub const STRIDE: u32 = 32;
+
+/// Resolves frames from `first` to before `end`, at most [`STRIDE`]. See `python::stride` for why.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn resolve_some(set: u32, slot: u32, first: u32, end: u32, tid: u32) -> u32 {
+    for step in 0..STRIDE {
+        let index = first.wrapping_add(step);
+        if index >= end {
+            break;
+        }
+        resolve(set, slot, index, tid);
+    }
+    0
 }
 
 /// Puts the id of a code object in the place of its address in frame `index` of a walk's record, sending the
@@ -43,26 +61,28 @@ fn key(slot: u32, address: u64) -> u64 {
 pub extern "C" fn resolve(set: u32, slot: u32, index: u32, tid: u32) -> u32 {
     let Some(record) = STACK.get_ptr_mut(set) else { return 0 };
     // SAFETY: this CPU's element, held by this walk; masked to the array.
-    let frame = unsafe { &mut *(*record).python.as_mut_ptr().add((index & (MAX_PYTHON_FRAMES - 1)) as usize) };
+    let frame =
+        unsafe { &mut *(*record).python.as_mut_ptr().add((index & (MAX_PYTHON_FRAMES - 1)) as usize) };
     let address = frame.code;
     if address == 0 {
         return 0;
     }
-    let key = key(slot, address);
-    // SAFETY: the value is a word.
-    if let Some(id) = unsafe { SEEN_CODE.get(key) } {
-        frame.code = *id;
+    let Some(key) = key(slot, address) else { return 0 };
+    // SAFETY: an element is written once, when it is made.
+    if let Some(seen) = unsafe { SEEN_CODE.get(key) } {
+        frame.code = seen.id;
         return 0;
     }
     // SAFETY: no pointer is passed.
-    let id = unsafe { hash::mix(hash::mix(bpf_ktime_get_ns(), address), u64::from(bpf_get_smp_processor_id())) | 1 };
+    let id = unsafe {
+        hash::mix(hash::mix(bpf_ktime_get_ns(), address), u64::from(bpf_get_smp_processor_id())) | 1
+    };
     frame.code = id;
-    let Some(process) = PROCESSES.get_ptr_mut(slot) else { return 0 };
-    // SAFETY: the loader and the programs write different members, each a word.
-    let process = unsafe { &mut *process };
-    if send(process, id, address, slot, tid) && SEEN_CODE.insert(key, id, 0).is_err() {
-        // Whether such an object dies can no longer be told from the table.
-        process.code_epoch += 1;
+    let Some(process) = PROCESSES.get(slot) else { return 0 };
+    let seen = SeenCode { id, slot: u64::from(slot) };
+    if send(process, id, address, slot, tid) && SEEN_CODE.insert(key, seen, 0).is_err() {
+        // Whether this object dies can no longer be told from the table: no stack with it may be remembered.
+        forget_stacks(slot);
     }
     0
 }
@@ -142,41 +162,50 @@ fn unicode(process: &Process, object: u64) -> Option<(Text, u64)> {
 /// Result of [`send_text`] where the buffer had no room.
 const LOST: u32 = u32::MAX;
 
+/// The chunk was sent.
+const WHOLE: u32 = 0;
+/// The memory could not be read.
+const FAULT: u32 = 1;
+/// The buffer had no room.
+const FULL: u32 = 2;
+
 /// Sends a string's bytes in chunks and returns how many were sent, or [`LOST`]. `tag` holds slot, field and thread.
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub extern "C" fn send_text(id: u64, data: u64, length: u32, tag: u64) -> u32 {
     let length = if length > MAX_TEXT { MAX_TEXT } else { length };
+    if length == 0 {
+        return 0;
+    }
     if length as usize <= SHORT_CHUNK {
-        if length == 0 {
-            return 0;
-        }
         return match send_chunk::<SHORT_CHUNK>(id, data, length, 0, tag) {
-            Sent::Whole => length,
-            Sent::Fault => 0,
-            Sent::Lost => LOST,
+            WHOLE => length,
+            FAULT => 0,
+            _ => LOST,
         };
     }
-    let mut offset = 0;
-    for _ in 0..MAX_TEXT as usize / LONG_CHUNK {
+    for index in 0..MAX_TEXT / LONG_CHUNK as u32 {
+        let offset = index * LONG_CHUNK as u32;
         if offset >= length {
             break;
         }
-        let rest = length - offset;
-        let size = if rest > LONG_CHUNK as u32 { LONG_CHUNK as u32 } else { rest };
-        match send_chunk::<LONG_CHUNK>(id, data.wrapping_add(u64::from(offset)), size, offset, tag) {
-            Sent::Whole => offset += size,
-            Sent::Fault => break,
-            Sent::Lost => return LOST,
+        match send_long_chunk(id, data, length, index, tag) {
+            WHOLE => {}
+            FAULT => return offset,
+            _ => return LOST,
         }
     }
-    offset
+    length
 }
 
-enum Sent {
-    Whole,
-    Fault,
-    Lost,
+/// Sends chunk `index` of a string longer than one chunk. Checked by the verifier on its own.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn send_long_chunk(id: u64, data: u64, length: u32, index: u32, tag: u64) -> u32 {
+    let offset = index.wrapping_mul(LONG_CHUNK as u32);
+    let rest = length.wrapping_sub(offset);
+    let size = if rest > LONG_CHUNK as u32 { LONG_CHUNK as u32 } else { rest };
+    send_chunk::<LONG_CHUNK>(id, data.wrapping_add(u64::from(offset)), size, offset, tag)
 }
 
 #[repr(C)]
@@ -187,22 +216,22 @@ struct Piece<const SIZE: usize> {
 
 /// Reads straight into the ring buffer: memory shared by the programs of a CPU would have to be guarded.
 #[inline(always)]
-fn send_chunk<const SIZE: usize>(id: u64, data: u64, size: u32, offset: u32, tag: u64) -> Sent {
-    let Some(mut entry) = EVENTS.reserve::<Piece<SIZE>>(0) else { return Sent::Lost };
+fn send_chunk<const SIZE: usize>(id: u64, data: u64, size: u32, offset: u32, tag: u64) -> u32 {
+    let Some(mut entry) = EVENTS.reserve::<Piece<SIZE>>(0) else { return FULL };
     let header = emit::header(Kind::Chunk, 0, tag as u16, (tag >> 32) as u32);
     let piece = entry.as_mut_ptr();
     // SAFETY: the destination is the reserved record, of SIZE bytes and no less than `size`.
     let result = unsafe {
         (*piece).chunk = Chunk { header, id, field: (tag >> 16) as u32 & 0xffff, offset };
-        let size = if size as usize > SIZE { SIZE as u32 } else { size };
+        let size = user::at_most(size, SIZE as u32);
         bpf_probe_read_user((&raw mut (*piece).bytes).cast(), size, data as *const c_void)
     };
     if result != 0 {
         entry.discard(NO_WAKEUP);
-        return Sent::Fault;
+        return FAULT;
     }
     entry.submit(NO_WAKEUP);
-    Sent::Whole
+    WHOLE
 }
 
 /// On `PyCode_Type.tp_dealloc`: the address can be used again from now on. Whatever stack was sent with it no longer
@@ -212,12 +241,18 @@ pub fn code_dealloc(ctx: ProbeContext) -> u32 {
     // SAFETY: the helper takes the program's context.
     let slot = Cookie(unsafe { bpf_get_attach_cookie(ctx.as_ptr()) }).slot();
     let address = ctx.arg::<u64>(0).unwrap_or(0);
-    if SEEN_CODE.remove(key(u32::from(slot), address)).is_ok() {
-        if let Some(process) = PROCESSES.get_ptr_mut(u32::from(slot)) {
-            // SAFETY: the pointer is to a map's element.
-            unsafe { atomic::add(&raw mut (*process).code_epoch, 1) };
-        }
+    if key(u32::from(slot), address).is_some_and(|key| SEEN_CODE.remove(key).is_ok()) {
+        forget_stacks(u32::from(slot));
         debug!(&ctx, "code object {} of thread {} destroyed", address, bpf_get_current_pid_tgid() as u32);
     }
     0
+}
+
+/// From now on every stack of the process has another name, so that it is sent again.
+#[inline(always)]
+fn forget_stacks(slot: u32) {
+    if let Some(state) = PROCESS_STATES.get_ptr_mut(slot) {
+        // SAFETY: the pointer is to a map's element.
+        unsafe { atomic::add(&raw mut (*state).code_epoch, 1) };
+    }
 }

@@ -10,7 +10,7 @@ use aya_ebpf::helpers::generated::bpf_probe_read_user;
 use memprof_common::{
     config::MAX_PYTHON_FRAMES,
     event::{PythonFrame, frame_flag, stack_flag},
-    process::{Process, process_flag, tsd_kind},
+    process::{Process, ProcessState, process_flag, tsd_kind},
     python::{ABSENT, frame_hop, position_kind},
     thread::ThreadState,
 };
@@ -34,26 +34,43 @@ const MAX_KEY: u32 = 4096;
 
 /// Walks the Python stack into the walk's record.
 #[inline(always)]
-pub fn walk(process: &mut Process, walk: &mut Walk, thread: &ThreadState, slot: u16, set: u32) {
-    let Some(frame) = newest_frame(process, walk, thread) else { return };
-    walk.frame = frame;
-    for _ in 0..MAX_PYTHON_FRAMES {
-        if step(set, u32::from(slot)) != MORE {
+pub fn walk(
+    process: &Process,
+    state: &mut ProcessState,
+    walk: *mut Walk,
+    thread: &ThreadState,
+    slot: u16,
+    set: u32,
+) {
+    let Some(frame) = newest_frame(process, state, walk, thread) else { return };
+    // SAFETY: this CPU's element, held by this walk.
+    unsafe { (*walk).frame = frame };
+    for _ in 0..MAX_PYTHON_FRAMES / STRIDE {
+        if stride(set, u32::from(slot)) != MORE {
             return;
         }
     }
-    if walk.frame != 0 {
-        walk.flags |= stack_flag::PYTHON_CUT;
+    // SAFETY: as above.
+    unsafe {
+        if (*walk).frame != 0 {
+            (*walk).flags |= stack_flag::PYTHON_CUT;
+        }
     }
 }
 
 /// The newest frame of the calling thread, or `None` where it runs no Python code.
 #[inline(always)]
-fn newest_frame(process: &mut Process, walk: &mut Walk, thread: &ThreadState) -> Option<u64> {
-    let state = thread_state(process, thread)?;
-    let hop = user::read::<u64>(state.wrapping_add(u64::from(process.layout.tstate_frame)))?;
+fn newest_frame(
+    process: &Process,
+    state: &mut ProcessState,
+    walk: *mut Walk,
+    thread: &ThreadState,
+) -> Option<u64> {
+    let own = thread_state(process, state, thread)?;
+    let hop = user::read::<u64>(own.wrapping_add(u64::from(process.layout.tstate_frame)))?;
     if process.layout.frame_hop == frame_hop::CFRAME {
-        walk.cframe = hop;
+        // SAFETY: this CPU's element, held by this walk.
+        unsafe { (*walk).cframe = hop };
         return user::read::<u64>(hop.wrapping_add(u64::from(process.layout.cframe_current_frame)));
     }
     Some(hop)
@@ -61,34 +78,34 @@ fn newest_frame(process: &mut Process, walk: &mut Walk, thread: &ThreadState) ->
 
 /// The thread's `PyThreadState`, known to be its own.
 #[inline(always)]
-fn thread_state(process: &mut Process, thread: &ThreadState) -> Option<u64> {
+fn thread_state(process: &Process, state: &mut ProcessState, thread: &ThreadState) -> Option<u64> {
     let owner = u64::from(process.layout.tstate_thread_id);
-    let is_own = |state: u64| user::read::<u64>(state.wrapping_add(owner)) == Some(thread.thread_pointer);
+    let is_own = |found: u64| user::read::<u64>(found.wrapping_add(owner)) == Some(thread.thread_pointer);
     // Up to 3.11 the thread's own datum names the main interpreter's state even inside a sub-interpreter; who
     // holds the GIL is known to the process, and right where it is this thread.
     if process.layout.runtime_tstate_current != ABSENT {
         let current = process.runtime.wrapping_add(u64::from(process.layout.runtime_tstate_current));
-        let state = user::read::<u64>(current)?;
-        if state != 0 && is_own(state) {
-            return Some(state);
+        let found = user::read::<u64>(current)?;
+        if found != 0 && is_own(found) {
+            return Some(found);
         }
     }
-    let state = own_datum(process, thread)?;
-    (state != 0 && is_own(state)).then_some(state)
+    let found = own_datum(process, state, thread)?;
+    (found != 0 && is_own(found)).then_some(found)
 }
 
 /// `pthread_getspecific(autoTSSkey)`.
 #[inline(always)]
-fn own_datum(process: &mut Process, thread: &ThreadState) -> Option<u64> {
-    if process.tss_key == 0 {
+fn own_datum(process: &Process, state: &mut ProcessState, thread: &ThreadState) -> Option<u64> {
+    if state.tss_key == 0 {
         let place = process.runtime.wrapping_add(u64::from(process.layout.runtime_auto_tss));
         let words = user::read::<[u32; 2]>(place)?;
         if words[0] == 0 || words[1] >= MAX_KEY {
             return None;
         }
-        process.tss_key = words[1] + 1;
+        state.tss_key = u64::from(words[1]) + 1;
     }
-    let key = u64::from(process.tss_key - 1);
+    let key = state.tss_key - 1;
     let base = thread.thread_pointer;
     let datum = match process.tsd.kind {
         tsd_kind::GLIBC if key < GLIBC_LEVEL => {
@@ -107,16 +124,33 @@ fn own_datum(process: &mut Process, thread: &ThreadState) -> Option<u64> {
     };
     if datum == 0 {
         // Not a Python thread, or the interpreter was started anew with another key.
-        process.tss_key = 0;
+        state.tss_key = 0;
     }
     Some(datum)
 }
 
-/// Takes one frame. A function of its own that the verifier checks once; its result is unknown to the caller.
+/// Frames that are taken by one call of [`stride`].
+const STRIDE: u32 = 32;
+
+/// Takes some frames. The verifier follows every iteration of a loop, but a function of its own only once: two short
+/// loops, one in the other, are checked in a fraction of the time of a long one.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn stride(set: u32, slot: u32) -> u32 {
+    for _ in 0..STRIDE {
+        if step(set, slot) != MORE {
+            return END;
+        }
+    }
+    MORE
+}
+
+/// Takes one frame. Its result is unknown to the caller.
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub extern "C" fn step(set: u32, slot: u32) -> u32 {
-    let (Some(walk), Some(record), Some(process)) = (WALK.get_ptr_mut(set), STACK.get_ptr_mut(set), PROCESSES.get(slot))
+    let (Some(walk), Some(record), Some(process)) =
+        (WALK.get_ptr_mut(set), STACK.get_ptr_mut(set), PROCESSES.get(slot))
     else {
         return END;
     };
@@ -129,7 +163,8 @@ pub extern "C" fn step(set: u32, slot: u32) -> u32 {
     }
     let size = u64::from(layout.frame_size);
     let inside = frame.wrapping_sub(walk.window_base);
-    if (inside >= walk.window_length || inside + size > walk.window_length) && !load(walk, frame, size, layout.position_kind)
+    if (inside >= walk.window_length || inside + size > walk.window_length)
+        && !load(walk, frame, size, layout.position_kind)
     {
         walk.flags |= stack_flag::PYTHON_FAULT;
         return END;
@@ -156,7 +191,11 @@ pub extern "C" fn step(set: u32, slot: u32) -> u32 {
     };
     let entry = layout.frame_is_entry != ABSENT && byte(walk, at + u64::from(layout.frame_is_entry)) != 0;
     walk.hash = hash::mix(hash::mix(walk.hash, executable), position as u64);
-    push(walk, record, PythonFrame { code: executable, position, flags: if entry { frame_flag::ENTRY } else { 0 } });
+    push(
+        walk,
+        record,
+        PythonFrame { code: executable, position, flags: if entry { frame_flag::ENTRY } else { 0 } },
+    );
     if entry && native && layout.frame_hop == frame_hop::CFRAME {
         let cframe = walk.cframe;
         walk.hash = hash::mix(walk.hash, 1);
@@ -178,7 +217,8 @@ fn load(walk: &mut Walk, frame: u64, size: u64, kind: u16) -> bool {
     let (base, length) = if whole { (page, WINDOW as u64) } else { (frame, size & 0x1ff) };
     let length = if length > WINDOW as u64 { WINDOW as u64 } else { length };
     // SAFETY: the destination has WINDOW bytes; the helper checks the source.
-    let result = unsafe { bpf_probe_read_user(walk.window.as_mut_ptr().cast(), length as u32, base as *const c_void) };
+    let result =
+        unsafe { bpf_probe_read_user(walk.window.as_mut_ptr().cast(), length as u32, base as *const c_void) };
     walk.window_base = base;
     walk.window_length = if result == 0 { length } else { 0 };
     result == 0

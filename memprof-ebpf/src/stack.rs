@@ -7,7 +7,7 @@ use memprof_common::{
     config::{MAX_NATIVE_FRAMES, MAX_PYTHON_FRAMES},
     counter::Counter,
     event::{Kind, PythonFrame, Stack, stack_flag},
-    process::{Process, process_flag},
+    process::{Process, ProcessState, process_flag},
     thread::ThreadState,
 };
 
@@ -16,7 +16,7 @@ use crate::{
     emit::{self, NO_WAKEUP},
     hash,
     maps::{EVENTS, SEEN_STACKS, STACK, WALK},
-    python,
+    python, user,
 };
 
 /// Walks that can be under way on one CPU at a time: a program can be preempted in the middle of one by a
@@ -87,7 +87,7 @@ fn release(set: u32) {
 
 /// Takes the calling thread's stack and returns its id, or 0 where there is none.
 #[inline(always)]
-pub fn take(process: &mut Process, thread: &ThreadState, slot: u16, tid: u32) -> u64 {
+pub fn take(process: &Process, state: &mut ProcessState, thread: &ThreadState, slot: u16, tid: u32) -> u64 {
     if process.flags & (process_flag::PYTHON | process_flag::NATIVE) == 0 {
         return 0;
     }
@@ -95,29 +95,41 @@ pub fn take(process: &mut Process, thread: &ThreadState, slot: u16, tid: u32) ->
         emit::count(slot, Counter::WalkRaced);
         return 0;
     };
-    let id = walk(process, thread, slot, tid, set).unwrap_or(0);
+    let id = walk(process, state, thread, slot, tid, set).unwrap_or(0);
     release(set);
     id
 }
 
 #[inline(always)]
-fn walk(process: &mut Process, thread: &ThreadState, slot: u16, tid: u32, set: u32) -> Option<u64> {
-    // SAFETY: this CPU's element, held by this walk.
-    let walk = unsafe { &mut *WALK.get_ptr_mut(set)? };
-    walk.hash = hash::mix(process.code_epoch, u64::from(slot) + 1);
-    walk.python = 0;
-    walk.flags = 0;
-    walk.window_length = 0;
-    if process.flags & process_flag::PYTHON != 0 {
-        python::walk(process, walk, thread, slot, set);
+fn walk(
+    process: &Process,
+    state: &mut ProcessState,
+    thread: &ThreadState,
+    slot: u16,
+    tid: u32,
+    set: u32,
+) -> Option<u64> {
+    let walk = WALK.get_ptr_mut(set)?;
+    // SAFETY: this CPU's element, held by this walk. No reference is kept: the functions that are verified on their
+    // own find the element by themselves.
+    unsafe {
+        (*walk).hash = hash::mix(hash::mix(state.generation, state.code_epoch), u64::from(slot));
+        (*walk).python = 0;
+        (*walk).flags = 0;
+        (*walk).window_length = 0;
     }
-    if walk.python == 0 {
+    if process.flags & process_flag::PYTHON != 0 {
+        python::walk(process, state, walk, thread, slot, set);
+    }
+    // SAFETY: as above.
+    let (hash, python, flags) = unsafe { ((*walk).hash, (*walk).python, (*walk).flags) };
+    if python == 0 {
         return None;
     }
     // 0 means none.
-    let id = hash::mix(walk.hash, u64::from(walk.flags)) | 1;
+    let id = hash::mix(hash, u64::from(flags)) | 1;
     // SAFETY: the value is not read.
-    if unsafe { SEEN_STACKS.get(id) }.is_none() && send(walk, id, slot, tid, set) {
+    if unsafe { SEEN_STACKS.get(id) }.is_none() && send(python, flags, id, slot, tid, set) {
         let _ = SEEN_STACKS.insert(id, 1, 0);
     }
     Some(id)
@@ -125,13 +137,13 @@ fn walk(process: &mut Process, thread: &ThreadState, slot: u16, tid: u32, set: u
 
 /// Sends the frames of a stack. A stack that finds no room is not marked as sent.
 #[inline(always)]
-fn send(walk: &Walk, id: u64, slot: u16, tid: u32, set: u32) -> bool {
-    let count = walk.python;
-    for index in 0..MAX_PYTHON_FRAMES {
-        if index >= count {
+fn send(count: u32, flags: u32, id: u64, slot: u16, tid: u32, set: u32) -> bool {
+    for step in 0..MAX_PYTHON_FRAMES / code::STRIDE {
+        let first = step * code::STRIDE;
+        if first >= count {
             break;
         }
-        code::resolve(set, u32::from(slot), index, tid);
+        code::resolve_some(set, u32::from(slot), first, count, tid);
     }
     let Some(record) = STACK.get_ptr_mut(set) else { return false };
     // SAFETY: this CPU's element, held by this walk. The size is masked to less than the element's.
@@ -141,20 +153,25 @@ fn send(walk: &Walk, id: u64, slot: u16, tid: u32, set: u32) -> bool {
             id,
             python: count as u16,
             native: 0,
-            flags: walk.flags,
+            flags,
         };
-        let size = size_of::<Stack>() as u32 + (count & (2 * MAX_PYTHON_FRAMES - 1)) * size_of::<PythonFrame>() as u32;
-        let size = if size > size_of::<StackRecord>() as u32 { size_of::<StackRecord>() as u32 } else { size };
-        bpf_ringbuf_output((&raw const EVENTS).cast_mut().cast::<c_void>(), record.cast(), u64::from(size), NO_WAKEUP)
+        let count = user::at_most(count, MAX_PYTHON_FRAMES);
+        let size = size_of::<Stack>() as u32 + count * size_of::<PythonFrame>() as u32;
+        bpf_ringbuf_output(
+            (&raw const EVENTS).cast_mut().cast::<c_void>(),
+            record.cast(),
+            u64::from(size),
+            NO_WAKEUP,
+        )
     };
     if result != 0 {
         emit::count(slot, Counter::LostStack);
         return false;
     }
-    if walk.flags & stack_flag::PYTHON_CUT != 0 {
+    if flags & stack_flag::PYTHON_CUT != 0 {
         emit::count(slot, Counter::PythonCut);
     }
-    if walk.flags & stack_flag::PYTHON_FAULT != 0 {
+    if flags & stack_flag::PYTHON_FAULT != 0 {
         emit::count(slot, Counter::PythonFault);
     }
     true

@@ -122,6 +122,8 @@ pub enum HeaderError {
     PythonAllocator(u8),
     #[error("the head of the capture is cut off")]
     Cut,
+    #[error("the compressed data at the head of the capture is damaged ({0})")]
+    Damaged(String),
     #[error("the head of the capture is longer than {0} bytes")]
     TooLong(usize),
     #[error(transparent)]
@@ -164,8 +166,12 @@ impl Header {
 
     /// Decodes a head; [`HeaderError::Cut`] where `cursor` ends too early.
     pub(super) fn decode(cursor: &mut Cursor) -> Result<Self, HeaderError> {
-        if cursor.bytes(MAGIC.len()).map_err(|_| HeaderError::NotACapture)? != MAGIC {
+        let magic = cursor.bytes(MAGIC.len().min(cursor.remaining()))?;
+        if !MAGIC.starts_with(magic) {
             return Err(HeaderError::NotACapture);
+        }
+        if magic.len() < MAGIC.len() {
+            return Err(HeaderError::Cut);
         }
         let version = match cursor.i32()? {
             12 => Version::V12,

@@ -5,13 +5,18 @@
 //! `record_reader.cpp`), and the tests compare with what its releases write and read.
 
 mod allocator;
+mod decode;
 mod encoding;
 mod extension;
 mod header;
 mod interning;
+mod line_table;
 mod output;
 mod pointers;
+mod reader;
+mod record;
 mod sink;
+mod source;
 mod tokens;
 mod writer;
 
@@ -21,5 +26,8 @@ pub use extension::{
     NativeSymbol, Target,
 };
 pub use header::{FileFormat, Header, HeaderError, PythonAllocator, Version};
+pub use line_table::line;
+pub use reader::{Ending, ReadError, Reader, read_extension};
+pub use record::{Aggregate, Call, CodeRecord, FrameRecord, Record};
 pub use sink::{CodeId, CodeObject, Module, NativeId, PythonFrame, Sink, StackId, Summary, WriteError};
 pub use writer::Writer;

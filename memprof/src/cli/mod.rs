@@ -1,16 +1,23 @@
 //! The command line: clap definitions made into plain parameter structs; one file a command.
 
 mod attach;
+mod contents;
+mod destination;
 mod doctor;
 mod flamegraph;
+mod logging;
+mod notes;
 mod parse;
+mod progress;
 mod ps;
+mod recording;
 mod run;
 mod stats;
 mod summary;
 mod table;
 mod transform;
 mod tree;
+mod view;
 
 use std::process::ExitCode;
 

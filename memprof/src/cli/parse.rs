@@ -1,11 +1,29 @@
 //! `memprof parse`
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 
-/// Prints every record of a capture, one a line.
-#[derive(clap::Args)]
-pub(super) struct Arguments {}
+use super::destination::Destination;
+use crate::capture::{Ending, Reader};
+use crate::report::parse;
 
-pub(super) fn main(_arguments: Arguments) -> anyhow::Result<ExitCode> {
-    anyhow::bail!("not built yet")
+/// Prints every record of a capture, one a line.
+///
+/// Example:
+///
+///     memprof parse app.bin | less
+#[derive(clap::Args)]
+#[command(verbatim_doc_comment)]
+pub(super) struct Arguments {
+    /// The capture to print
+    capture: PathBuf,
+}
+
+pub(super) fn main(arguments: Arguments) -> anyhow::Result<ExitCode> {
+    let mut reader = Reader::open(&arguments.capture)?;
+    Destination::Stdout.write(|out| parse::write(&mut reader, out))?;
+    if let Some(ending) = reader.ending().filter(|ending| **ending != Ending::Finished) {
+        eprintln!("memprof: note: {ending}");
+    }
+    Ok(ExitCode::SUCCESS)
 }

@@ -1,11 +1,101 @@
 //! `memprof run`
 
-use std::process::ExitCode;
+use std::{ffi::OsString, path::Path, process::ExitCode};
+
+use anyhow::Context as _;
+
+use super::recording::{self, RecordingOptions, Teller};
+use crate::{
+    target::{
+        invoker::Invoker,
+        launch::Command,
+        supervise::{self, Ending},
+    },
+    trace::{Recording, drive, signals, signals::Signals},
+};
+
+/// What a full buffer does.
+#[derive(Clone, Copy, clap::ValueEnum)]
+enum Overflow {
+    /// Events are dropped and counted.
+    Drop,
+    /// The program waits.
+    Pause,
+}
 
 /// Starts a program and traces it from its first allocation on.
 #[derive(clap::Args)]
-pub(super) struct Arguments {}
+#[command(after_help = "Examples:
+  memprof run script.py --option           python3 runs the script
+  memprof run -o a.bin -- ./server --port 80")]
+pub(super) struct Arguments {
+    #[command(flatten)]
+    options: RecordingOptions,
+    /// What a full buffer does: the program waits, or events are dropped and counted
+    #[arg(long, value_enum, default_value = "pause")]
+    on_overflow: Overflow,
+    /// Who the program runs as [default: under sudo the invoking user, else oneself]
+    #[arg(long, value_name = "NAME|UID")]
+    user: Option<String>,
+    /// The program and its arguments; a script whose name ends in .py is run by python3
+    #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true, value_name = "COMMAND")]
+    command: Vec<OsString>,
+}
 
-pub(super) fn main(_arguments: Arguments) -> anyhow::Result<ExitCode> {
-    anyhow::bail!("not built yet")
+pub(super) fn main(arguments: Arguments) -> anyhow::Result<ExitCode> {
+    let Arguments { options, on_overflow, user, command } = arguments;
+    signals::block().context("cannot block signals")?;
+    recording::check_privilege()?;
+    let owner = Invoker::of_sudo()?;
+    let user = user.as_deref().map(Invoker::named).transpose()?.or_else(|| owner.clone());
+    let words = command_words(command);
+    let command = Command { words, environment: Vec::new(), user };
+    let path = match &options.output {
+        Some(path) => path.clone(),
+        None => {
+            let program =
+                Path::new(&command.words[0]).file_name().unwrap_or_default().to_string_lossy().into_owned();
+            recording::default_name(&program, std::process::id() as i32)
+        }
+    };
+    let output = options.create(&path, owner.as_ref())?;
+    let result = record(&options, on_overflow, command, output);
+    if result.is_err() {
+        recording::remove_empty(&[path]);
+    }
+    result
+}
+
+fn record(
+    options: &RecordingOptions,
+    on_overflow: Overflow,
+    command: Command,
+    output: crate::trace::session::Output,
+) -> anyhow::Result<ExitCode> {
+    let mut teller = Teller::new(options);
+    let pause = matches!(on_overflow, Overflow::Pause);
+    // Forks, so it comes before anything that makes threads.
+    let supervisor = supervise::start(command)?;
+    let mut recording = Recording::new(options.trace_options(pause))?;
+    teller.listen(&mut recording)?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(async {
+        let mut signals = Signals::listen()?;
+        let pace = options.pace();
+        let (finished, ending) =
+            drive::started(&mut recording, supervisor, output, &mut signals, pace, &mut teller).await?;
+        recording::close(&teller, &finished);
+        Ok(match ending {
+            Some(Ending::Status(status)) => ExitCode::from(status as u8),
+            // As a shell has it.
+            Some(Ending::Signal(signal)) => ExitCode::from(128_u8.wrapping_add(signal as u8)),
+            None => ExitCode::FAILURE,
+        })
+    })
+}
+
+/// A Python script is given to `python3`, as memray does.
+fn command_words(command: Vec<OsString>) -> Vec<OsString> {
+    let is_script = Path::new(&command[0]).extension().is_some_and(|extension| extension == "py");
+    if is_script { std::iter::once("python3".into()).chain(command).collect() } else { command }
 }

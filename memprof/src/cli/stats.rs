@@ -1,11 +1,46 @@
 //! `memprof stats`
 
+use std::num::NonZeroUsize;
+use std::path::PathBuf;
 use std::process::ExitCode;
 
-/// Shows counts, sizes and the largest allocation sites.
-#[derive(clap::Args)]
-pub(super) struct Arguments {}
+use super::destination::Destination;
+use super::progress::Progress;
+use crate::heap::Statistics;
+use crate::report::stats::StatsReport;
 
-pub(super) fn main(_arguments: Arguments) -> anyhow::Result<ExitCode> {
-    anyhow::bail!("not built yet")
+/// Shows counts, sizes and the largest allocation sites.
+///
+/// Examples:
+///
+///     memprof stats app.bin
+///     memprof stats --json -o app.json app.bin
+#[derive(clap::Args)]
+#[command(verbatim_doc_comment)]
+pub(super) struct Arguments {
+    /// The capture to report on
+    capture: PathBuf,
+    /// How many of the largest sites and modules to show
+    #[arg(short, long, value_name = "N", default_value = "5")]
+    num_largest: NonZeroUsize,
+    /// Write JSON, with the keys and numbers of memray's
+    #[arg(long)]
+    json: bool,
+    /// Write to a file instead of standard output
+    #[arg(short, long, value_name = "FILE")]
+    output: Option<PathBuf>,
+    /// Overwrite the file if it exists
+    #[arg(short, long)]
+    force: bool,
+}
+
+pub(super) fn main(arguments: Arguments) -> anyhow::Result<ExitCode> {
+    let destination = Destination::new(arguments.output, arguments.force)?;
+    let mut progress = Progress::new("Computing statistics");
+    let statistics = Statistics::read(&arguments.capture, &mut progress.callback())?;
+    progress.finish();
+    super::notes::print(&statistics.capture);
+    let report = StatsReport::new(&statistics, arguments.num_largest.get());
+    destination.write(|out| if arguments.json { report.write_json(out) } else { report.write_text(out) })?;
+    Ok(ExitCode::SUCCESS)
 }

@@ -1,11 +1,86 @@
 //! `memprof transform`
 
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-/// Writes a capture in another tool's format.
-#[derive(clap::Args)]
-pub(super) struct Arguments {}
+use clap::ValueEnum;
 
-pub(super) fn main(_arguments: Arguments) -> anyhow::Result<ExitCode> {
-    anyhow::bail!("not built yet")
+use super::destination::Destination;
+use super::view::{ViewOptions, read_profile};
+use crate::heap::{Namer, Threads, native_names};
+use crate::report::transform::Format;
+
+/// Writes a capture in another tool's format.
+///
+/// Examples:
+///
+///     memprof transform csv app.bin
+///     memprof transform pprof -o app.pb.gz --leaks app.bin && go tool pprof -http : app.pb.gz
+///     memprof transform folded -o - app.bin | inferno-flamegraph > app.svg
+#[derive(clap::Args)]
+#[command(verbatim_doc_comment)]
+pub(super) struct Arguments {
+    /// The format to write
+    format: FormatName,
+    /// The capture to transform
+    capture: PathBuf,
+    /// Write to this file, or to standard output with - [default: memprof-<format>-<capture> with the
+    /// format's suffix, beside the capture]
+    #[arg(short, long, value_name = "OUT")]
+    output: Option<PathBuf>,
+    /// Overwrite the file if it exists
+    #[arg(short, long)]
+    force: bool,
+    #[command(flatten)]
+    view: ViewOptions,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum FormatName {
+    /// A line for each stack, with memray's columns
+    Csv,
+    /// JSON for gprof2dot
+    Gprof2dot,
+    /// For https://www.speedscope.app
+    Speedscope,
+    /// Folded stacks, for flame graph tools
+    Folded,
+    /// For go tool pprof
+    Pprof,
+}
+
+impl FormatName {
+    const fn format(self) -> Format {
+        match self {
+            Self::Csv => Format::Csv,
+            Self::Gprof2dot => Format::Gprof2dot,
+            Self::Speedscope => Format::Speedscope,
+            Self::Folded => Format::Folded,
+            Self::Pprof => Format::Pprof,
+        }
+    }
+}
+
+pub(super) fn main(arguments: Arguments) -> anyhow::Result<ExitCode> {
+    let format = arguments.format.format();
+    let path = match arguments.output {
+        Some(path) if path == Path::new("-") => None,
+        Some(path) => Some(path),
+        None => Some(default_path(&arguments.capture, arguments.format)),
+    };
+    let destination = Destination::new(path.clone(), arguments.force)?;
+    let profile = read_profile(&arguments.capture, arguments.view.view(), Threads::Merged)?;
+    let mut namer = Namer::new(&profile.capture, native_names(&profile.capture));
+    destination.write(|out| format.write(&profile, &mut namer, out))?;
+    if let Some(path) = path {
+        eprintln!("memprof: wrote {}", path.display());
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn default_path(capture: &Path, format: FormatName) -> PathBuf {
+    let name = format.to_possible_value().map(|value| value.get_name().to_owned()).unwrap_or_default();
+    let stem = capture.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+    let stem = stem.strip_prefix("memprof-").unwrap_or(&stem);
+    capture.with_file_name(format!("memprof-{name}-{stem}{}", format.format().suffix()))
 }

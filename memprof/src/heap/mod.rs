@@ -1,1 +1,35 @@
-//! Replay of a capture: snapshots and statistics.
+//! Replay of a capture: which allocations live when, put together by the stack they come from, and named.
+//!
+//! What is computed, and how, follows memray 1.20 (`snapshot.cpp`, `_memray.pyx`), so that all numbers are
+//! the same. A capture is read once; memory is bounded by what lives at one time and by the number of
+//! distinct stacks.
+
+mod aggregated;
+mod grouping;
+mod high_water;
+mod lifetimes;
+mod live;
+mod names;
+mod native_names;
+mod profile;
+mod ranges;
+mod replay;
+mod samples;
+mod sites;
+mod stacks;
+mod statistics;
+mod tables;
+mod temporal;
+mod temporary;
+
+pub use grouping::{Record, Threads};
+pub use names::{Frame, FrameId, Namer, NativeName, NativeNames, NoNativeNames};
+pub use native_names::native_names;
+pub use profile::{Capture, MAX_LIVE_BLOCKS, MAX_MEMORY_RECORDS, Profile, ProfileError, Question, View};
+pub use replay::Progress;
+pub use samples::Sample;
+pub use sites::Site;
+pub use stacks::{StackIndex, StackTree};
+pub use statistics::{Statistics, Total};
+pub use tables::{MappedFile, Tables};
+pub use temporal::{Interval, TemporalProfile, TemporalQuestion, TemporalRecord, TemporalView};

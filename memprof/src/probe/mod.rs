@@ -1,1 +1,6 @@
 //! Which allocator functions exist in a process, at which instruction each is probed, and attaching the probes.
+
+pub mod attach;
+pub mod plan;
+pub mod site;
+pub mod symbol;

@@ -35,6 +35,11 @@ impl LineTable {
         Self { format, bytes, first_line }
     }
 
+    /// The table as the interpreter has it.
+    pub fn bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+
     /// `co_firstlineno`
     pub fn first_line(&self) -> i32 {
         self.first_line

@@ -1,1 +1,19 @@
 //! One module for each reporter, over one frame-tree model.
+
+pub mod frame_kind;
+pub mod frame_tree;
+mod histogram;
+mod local_time;
+mod modules;
+pub mod page;
+pub mod parse;
+pub mod size;
+pub mod stats;
+pub mod summary;
+pub mod svg;
+pub mod table;
+mod thread_label;
+pub mod transform;
+pub mod tree;
+
+pub use thread_label::thread_label;

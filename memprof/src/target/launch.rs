@@ -3,10 +3,7 @@
 use std::{
     ffi::{CString, OsString},
     io::{self, Read as _, Write as _},
-    os::{
-        fd::OwnedFd,
-        unix::ffi::OsStrExt as _,
-    },
+    os::{fd::OwnedFd, unix::ffi::OsStrExt as _},
 };
 
 use nix::{

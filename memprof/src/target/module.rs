@@ -62,7 +62,8 @@ impl Module {
 
     /// The offset in the file of an address stated in it, if a segment has it.
     pub fn file_offset(&self, svma: u64) -> Option<u64> {
-        let segment = self.segments.iter().find(|segment| svma.wrapping_sub(segment.svma) < segment.file_size)?;
+        let segment =
+            self.segments.iter().find(|segment| svma.wrapping_sub(segment.svma) < segment.file_size)?;
         segment.file_offset.checked_add(svma - segment.svma)
     }
 
@@ -115,7 +116,15 @@ fn open(process: &Process, id: FileId, mappings: Vec<Mapping>) -> Result<Module,
     let data = unsafe { Mmap::map(&file) }.map_err(|error| describe(&error))?;
     let segments = segments(&data)?;
     let bias = bias(&segments, &mapping).ok_or("its segments do not match its mappings")?;
-    Ok(Module { id, path: mapping.path, bias, segments, mappings, file: Arc::new(file), data: Arc::new(data) })
+    Ok(Module {
+        id,
+        path: mapping.path,
+        bias,
+        segments,
+        mappings,
+        file: Arc::new(file),
+        data: Arc::new(data),
+    })
 }
 
 fn describe(error: &io::Error) -> String {

@@ -18,7 +18,9 @@ pub enum TargetError {
     #[error("process {0} ({1}) is a kernel thread: it has no user memory to trace")]
     KernelThread(i32, String),
     /// Ended, not yet reaped.
-    #[error("process {0} ({1}) has ended and only waits for its parent (a zombie): there is nothing left to trace")]
+    #[error(
+        "process {0} ({1}) has ended and only waits for its parent (a zombie): there is nothing left to trace"
+    )]
     Zombie(i32, String),
     /// The kernel does not let this user look.
     #[error("no permission to inspect process {0}: run memprof as root, or see `memprof doctor {0}`")]

@@ -97,8 +97,13 @@ pub fn start(command: Command) -> Result<Supervisor, LaunchError> {
         };
         let (pid, started) = child;
         let _ = told.send(Ok(pid.as_raw()));
-        let mut supervision =
-            Supervision { child: pid, started: Some(started), standing: HashSet::new(), notice, requests: received };
+        let mut supervision = Supervision {
+            child: pid,
+            started: Some(started),
+            standing: HashSet::new(),
+            notice,
+            requests: received,
+        };
         if let Err(error) = supervision.run(&woken) {
             let _ = supervision.notice.send(Notice::Failed(LaunchError::System(error)));
         }
@@ -132,8 +137,10 @@ impl Supervision {
             if self.collect()? {
                 return Ok(());
             }
-            let mut ready =
-                [PollFd::new(signals.as_fd(), PollFlags::POLLIN), PollFd::new(wake.as_fd(), PollFlags::POLLIN)];
+            let mut ready = [
+                PollFd::new(signals.as_fd(), PollFlags::POLLIN),
+                PollFd::new(wake.as_fd(), PollFlags::POLLIN),
+            ];
             match poll(&mut ready, PollTimeout::NONE) {
                 Ok(_) | Err(Errno::EINTR) => {}
                 Err(error) => return Err(error.into()),

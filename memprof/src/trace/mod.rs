@@ -1,1 +1,13 @@
 //! Loading the eBPF object, draining the ring buffer, one session for each traced process.
+
+pub mod btf;
+pub mod drive;
+pub mod event;
+pub mod kernel;
+pub mod recording;
+pub mod release;
+pub mod rss;
+pub mod session;
+pub mod signals;
+
+pub use recording::{Options, Recording, TraceError};

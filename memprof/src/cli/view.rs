@@ -1,0 +1,44 @@
+//! The options by which a report's allocations are chosen, and the reading of a capture for it.
+
+use std::path::Path;
+
+use super::notes;
+use super::progress::Progress;
+use crate::heap::{Profile, Question, Threads, View};
+
+/// Which allocations to report on. Default: those that lived when the most memory was in use.
+#[derive(clap::Args)]
+pub(super) struct ViewOptions {
+    /// Those that were not released until the end of the recording
+    #[arg(long, group = "view")]
+    leaks: bool,
+    /// Those that were released before more than one other allocation of the same thread
+    #[arg(long, group = "view")]
+    temporary_allocations: bool,
+    /// Those that were released before more than N other allocations of the same thread
+    #[arg(long, group = "view", value_name = "N")]
+    temporary_allocation_threshold: Option<usize>,
+}
+
+impl ViewOptions {
+    pub(super) fn view(&self) -> View {
+        match self {
+            Self { leaks: true, .. } => View::Leaks,
+            Self { temporary_allocations: true, .. } => View::Temporary { threshold: 1 },
+            Self { temporary_allocation_threshold: Some(threshold), .. } => {
+                View::Temporary { threshold: *threshold }
+            }
+            _ => View::HighWater,
+        }
+    }
+}
+
+/// Reads what a report is made of, with a progress bar and notes on what is missing.
+pub(super) fn read_profile(capture: &Path, view: View, threads: Threads) -> anyhow::Result<Profile> {
+    let question = Question { view, threads, ..Question::default() };
+    let mut progress = Progress::new("Reading the capture");
+    let profile = Profile::read(capture, &question, &mut progress.callback())?;
+    progress.finish();
+    notes::print(&profile.capture);
+    Ok(profile)
+}

@@ -1,0 +1,97 @@
+//! Allocations put together by the stack they come from, as every report shows them.
+
+use rustc_hash::FxHashMap;
+
+use super::live::Block;
+use super::sites::{Site, SiteId, Sites};
+use super::stacks::StackIndex;
+use crate::capture::Allocator;
+
+/// What was allocated from one stack.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Record {
+    /// The thread. With merged threads that of the first allocation.
+    pub thread: u64,
+    /// The allocator of the first allocation.
+    pub allocator: Allocator,
+    pub stack: StackIndex,
+    /// The native stack, 0 where there is none.
+    pub native: u32,
+    /// The generation of maps at the first allocation, 0 where there was none.
+    pub generation: u32,
+    pub n_allocations: u64,
+    /// In bytes.
+    pub size: u64,
+}
+
+impl Record {
+    pub(super) fn new(site: &Site, n_allocations: u64, size: u64) -> Self {
+        Self {
+            thread: site.thread,
+            allocator: site.allocator,
+            stack: site.stack,
+            native: site.native,
+            generation: site.generation,
+            n_allocations,
+            size,
+        }
+    }
+}
+
+/// Whether allocations of different threads are told apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Threads {
+    Merged,
+    Split,
+}
+
+/// Sums over blocks by the site.
+#[derive(Clone, Copy)]
+struct Sum {
+    n_allocations: u64,
+    size: u64,
+    first_index: u64,
+}
+
+/// Puts blocks of the same stack together, ordered by the first allocation of each.
+pub(super) fn group(sites: &Sites, blocks: impl Iterator<Item = Block>, threads: Threads) -> Vec<Record> {
+    const NOTHING: Sum = Sum { n_allocations: 0, size: 0, first_index: u64::MAX };
+    let mut sums = vec![NOTHING; sites.len()];
+    for block in blocks {
+        let sum = &mut sums[block.site.index()];
+        sum.n_allocations += 1;
+        sum.size = sum.size.wrapping_add(block.size);
+        sum.first_index = sum.first_index.min(block.index);
+    }
+    let mut by_first: Vec<(SiteId, Sum)> =
+        sites.ids().zip(sums).filter(|(_, sum)| sum.n_allocations > 0).collect();
+    by_first.sort_unstable_by_key(|&(_, sum)| sum.first_index);
+
+    let mut records: Vec<Record> = Vec::new();
+    let mut places = FxHashMap::default();
+    for (id, sum) in by_first {
+        let site = sites.get(id);
+        let record = records_entry(&mut records, &mut places, site, threads);
+        record.n_allocations += sum.n_allocations;
+        record.size = record.size.wrapping_add(sum.size);
+    }
+    records
+}
+
+/// What a record stands for, with the thread where threads are told apart.
+pub(super) type Key = (StackIndex, u32, Option<u64>);
+
+/// The record that a site belongs to, added with no allocations where it is not there.
+pub(super) fn records_entry<'r>(
+    records: &'r mut Vec<Record>,
+    places: &mut FxHashMap<Key, usize>,
+    site: &Site,
+    threads: Threads,
+) -> &'r mut Record {
+    let thread = (threads == Threads::Split).then_some(site.thread);
+    let place = *places.entry((site.stack, site.native, thread)).or_insert(records.len());
+    if place == records.len() {
+        records.push(Record::new(site, 0, 0));
+    }
+    &mut records[place]
+}

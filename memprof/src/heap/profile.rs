@@ -1,0 +1,177 @@
+//! A capture read for a report: the allocations of a view, grouped, with all that is needed to name them.
+
+use std::path::Path;
+
+use rustc_hash::FxHashMap;
+
+use super::aggregated;
+use super::grouping::{Record, Threads, group, records_entry};
+use super::live::LiveHeap;
+use super::replay::{Event, LimitReached, Observer, Progress, replay};
+use super::samples::{Sample, Samples};
+use super::sites::Sites;
+use super::tables::Tables;
+use super::temporary::TemporaryAllocations;
+use crate::capture::{Ending, Extension, FileFormat, Header, ReadError, Reader, read_extension};
+
+/// The most blocks that may live at one time. Each takes some fifty bytes.
+pub const MAX_LIVE_BLOCKS: usize = 1 << 26;
+/// How many samples of memory memray shows by default.
+pub const MAX_MEMORY_RECORDS: usize = 10_000;
+
+/// Which allocations of a capture are asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum View {
+    /// Those that lived when the most bytes lived.
+    HighWater,
+    /// Those that lived at the end.
+    Leaks,
+    /// Those that were released after at most `threshold` others of the same thread.
+    Temporary {
+        /// Zero for those released before any other.
+        threshold: usize,
+    },
+}
+
+/// What is asked of a capture.
+#[derive(Clone, Copy, Debug)]
+pub struct Question {
+    pub view: View,
+    pub threads: Threads,
+    /// How many samples of memory to keep.
+    pub max_memory_records: usize,
+}
+
+impl Default for Question {
+    fn default() -> Self {
+        Self { view: View::HighWater, threads: Threads::Merged, max_memory_records: MAX_MEMORY_RECORDS }
+    }
+}
+
+/// Why a capture cannot be reported on.
+#[derive(Debug, thiserror::Error)]
+pub enum ProfileError {
+    /// The capture cannot be read.
+    #[error(transparent)]
+    Read(#[from] ReadError),
+    /// What is asked for is not in an aggregated capture.
+    #[error("an aggregated capture does not tell of {what}; record without --aggregate")]
+    Aggregated {
+        /// What is asked for.
+        what: &'static str,
+    },
+}
+
+/// A capture, read.
+pub struct Capture {
+    pub header: Header,
+    pub tables: Tables,
+    /// What memprof recorded beside the records, where it did and it can be read.
+    pub extension: Option<Extension>,
+    pub ending: Ending,
+}
+
+impl Capture {
+    pub(super) fn new(path: &Path, reader: &Reader, tables: Tables) -> Self {
+        let extension = read_extension(path).unwrap_or_else(|error| {
+            log::warn!("{}: {error}", path.display());
+            None
+        });
+        let ending = reader.ending().cloned().unwrap_or(Ending::Cut);
+        Self { header: reader.header().clone(), tables, extension, ending }
+    }
+}
+
+/// What a report on allocations shows.
+pub struct Profile {
+    pub capture: Capture,
+    /// The allocations asked for, by the stack, ordered by the first of each.
+    pub records: Vec<Record>,
+    pub samples: Vec<Sample>,
+    /// The most bytes that lived at one time.
+    pub peak_memory: u64,
+    /// Number of calls, deallocations included; of records in an aggregated capture.
+    pub n_calls: u64,
+}
+
+impl Profile {
+    /// Reads a capture.
+    pub fn read(path: &Path, question: &Question, progress: Progress<'_>) -> Result<Self, ProfileError> {
+        let mut reader = Reader::open(path)?;
+        let mut tables = Tables::default();
+        match reader.header().file_format {
+            FileFormat::AggregatedAllocations => {
+                aggregated::read(path, &mut reader, tables, question, progress)
+            }
+            FileFormat::AllAllocations => {
+                let mut observer = Allocations::new(question);
+                replay(&mut reader, &mut tables, &mut observer, progress)?;
+                let records = observer.records(question);
+                Ok(Self {
+                    capture: Capture::new(path, &reader, tables),
+                    records,
+                    peak_memory: observer.heap.peak_bytes(),
+                    n_calls: observer.heap.calls(),
+                    samples: observer.samples.into_at_most(question.max_memory_records),
+                })
+            }
+        }
+    }
+}
+
+/// Follows the calls of a capture with all allocations.
+struct Allocations {
+    heap: LiveHeap,
+    temporary: Option<TemporaryAllocations>,
+    sites: Sites,
+    samples: Samples,
+}
+
+impl Allocations {
+    fn new(question: &Question) -> Self {
+        let temporary = match question.view {
+            View::Temporary { threshold } => Some(TemporaryAllocations::new(threshold)),
+            View::HighWater | View::Leaks => None,
+        };
+        Self { heap: LiveHeap::default(), temporary, sites: Sites::default(), samples: Samples::default() }
+    }
+
+    fn records(&self, question: &Question) -> Vec<Record> {
+        match (&self.temporary, question.view) {
+            (Some(temporary), _) => self.temporary_records(temporary, question.threads),
+            (None, View::Leaks) => group(&self.sites, self.heap.live(), question.threads),
+            (None, _) => group(&self.sites, self.heap.at_peak(), question.threads),
+        }
+    }
+
+    fn temporary_records(&self, temporary: &TemporaryAllocations, threads: Threads) -> Vec<Record> {
+        let mut found: Vec<_> = temporary.found().collect();
+        found.sort_unstable_by_key(|(_, found)| found.first);
+        let (mut records, mut places) = (Vec::new(), FxHashMap::default());
+        for (site, found) in found {
+            let record = records_entry(&mut records, &mut places, self.sites.get(site), threads);
+            record.n_allocations += found.n_allocations;
+            record.size = record.size.wrapping_add(found.size);
+        }
+        records
+    }
+}
+
+impl Observer for Allocations {
+    #[inline]
+    fn call(&mut self, event: &Event, _: &Tables) -> Result<(), LimitReached> {
+        let Self { heap, temporary, sites, .. } = self;
+        if let Some(temporary) = temporary {
+            temporary.follow(event, || sites.intern(event.site()));
+        }
+        heap.follow(event, || sites.intern(event.site()));
+        if heap.len() > MAX_LIVE_BLOCKS {
+            return Err(LimitReached { what: "blocks at one time", limit: MAX_LIVE_BLOCKS });
+        }
+        Ok(())
+    }
+
+    fn memory(&mut self, rss: u64, at_ms: i64) {
+        self.samples.push(Sample { at_ms, rss, heap: self.heap.bytes() });
+    }
+}

@@ -1,0 +1,87 @@
+//! What is to be probed in a module: a list of [`Probe`]s, made without touching anything.
+
+use memprof_common::{function::Function, process::Range};
+
+use super::{
+    site::{self, Need, Site},
+    symbol::{self, Definition},
+};
+use crate::target::module::Module;
+
+/// The kernel-side program that a probe runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Program {
+    /// At the entry of an allocator function.
+    Enter,
+    /// At its return.
+    Return,
+    /// In `free`.
+    Free,
+    /// At the destruction of a code object.
+    CodeDealloc,
+    /// Where the dynamic linker tells of new objects.
+    ModulesChanged,
+}
+
+/// A probe to be placed in a file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Probe {
+    /// What it runs.
+    pub program: Program,
+    /// What it sits on; `None` for those that are no allocator functions.
+    pub function: Option<Function>,
+    /// Where in the file.
+    pub file_offset: u64,
+}
+
+/// What a module brings.
+#[derive(Clone, Debug, Default)]
+pub struct Plan {
+    /// The probes.
+    pub probes: Vec<Probe>,
+    /// Code of the module (avma), if it is an allocator: what it maps itself is not counted.
+    pub allocator_text: Option<Range>,
+    /// The functions found, each with its place, for display.
+    pub sites: Vec<(Definition, Site)>,
+}
+
+/// Bytes of a function that are looked at where its symbol does not say how long it is.
+const UNKNOWN_SIZE: u64 = 256;
+
+/// Plans the probes of a module's allocator functions and of its notice of new objects.
+pub fn allocators(module: &Module) -> Plan {
+    let mut plan = Plan::default();
+    for definition in symbol::definitions(&module.data) {
+        let Some(site) = place(module, &definition) else { continue };
+        let program = if definition.function == Function::Free { Program::Free } else { Program::Enter };
+        let Some(file_offset) = module.file_offset(definition.svma + site.offset) else { continue };
+        let function = Some(definition.function);
+        if program == Program::Enter {
+            // First, so that no entry is seen without its return.
+            plan.probes.push(Probe { program: Program::Return, function, file_offset });
+        }
+        plan.probes.push(Probe { program, function, file_offset });
+        plan.sites.push((definition, site));
+    }
+    if plan.sites.iter().any(|(definition, _)| definition.function == Function::Malloc) {
+        plan.allocator_text = module.executable_ranges().map(|(begin, end)| Range { begin, end }).next();
+    }
+    if let Some(file_offset) = symbol::linker_notice(&module.data).and_then(|svma| module.file_offset(svma)) {
+        plan.probes.push(Probe { program: Program::ModulesChanged, function: None, file_offset });
+    }
+    plan
+}
+
+/// A probe at the first byte of a function known by its address (avma).
+pub fn at(module: &Module, program: Program, avma: u64) -> Option<Probe> {
+    let file_offset = module.file_offset(avma.wrapping_sub(module.bias))?;
+    Some(Probe { program, function: None, file_offset })
+}
+
+fn place(module: &Module, definition: &Definition) -> Option<Site> {
+    let start = usize::try_from(module.file_offset(definition.svma)?).ok()?;
+    let size = if definition.size == 0 { UNKNOWN_SIZE } else { definition.size };
+    let end = start.saturating_add(usize::try_from(size).ok()?).min(module.data.len());
+    let need = if definition.function == Function::Free { Need::FirstArgument } else { Need::Entry };
+    Some(site::choose(module.data.get(start..end)?, need))
+}

@@ -1,0 +1,161 @@
+//! What every page says besides its rows: totals, losses, heading.
+
+use serde::Serialize;
+
+use super::text::visible;
+
+/// The totals of a capture.
+#[derive(Clone, Debug, Default)]
+pub struct Totals {
+    /// The command line of the process.
+    pub command_line: String,
+    /// Its process id.
+    pub pid: i64,
+    /// When the recording began, in milliseconds since 1970.
+    pub started: i64,
+    /// When it ended.
+    pub ended: i64,
+    /// The highest size of the traced heap in bytes.
+    pub peak: u64,
+    /// How many allocations the capture holds.
+    pub allocations: u64,
+    /// More lines for the dialog of totals, each with its label.
+    pub more: Vec<(&'static str, String)>,
+}
+
+/// Something of which a recording has lost a part.
+#[derive(Clone, Debug)]
+pub struct Loss {
+    /// What was lost.
+    pub what: String,
+    /// How often.
+    pub count: u64,
+}
+
+/// Memory at one moment.
+#[derive(Clone, Copy, Debug)]
+pub struct MemorySample {
+    /// Milliseconds since 1970.
+    pub time: i64,
+    /// Resident set size in bytes.
+    pub rss: u64,
+    /// Traced heap in bytes.
+    pub heap: u64,
+}
+
+/// What a page is about.
+#[derive(Clone, Copy, Debug)]
+pub struct Heading<'a> {
+    /// A few words: "Peak memory".
+    pub title: &'a str,
+    /// What the sum of everything shown is called at the head of the page ("Leaked"), where that is not the
+    /// peak.
+    pub whole: Option<&'a str>,
+    /// A sentence or two for the help: which allocations are shown.
+    pub about: &'a str,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct TotalsJson {
+    command_line: String,
+    pid: i64,
+    started: i64,
+    ended: i64,
+    peak: u64,
+    more: Vec<(&'static str, String)>,
+}
+
+impl From<&Totals> for TotalsJson {
+    fn from(totals: &Totals) -> Self {
+        let mut more = vec![("Allocations", grouped(totals.allocations))];
+        more.extend(totals.more.iter().map(|(label, value)| (*label, visible(value).into_owned())));
+        Self {
+            command_line: visible(&totals.command_line).into_owned(),
+            pid: totals.pid,
+            started: totals.started,
+            ended: totals.ended,
+            peak: totals.peak,
+            more,
+        }
+    }
+}
+
+#[derive(Serialize)]
+pub(super) struct LossJson {
+    what: String,
+    count: u64,
+}
+
+impl From<&Loss> for LossJson {
+    fn from(loss: &Loss) -> Self {
+        Self { what: visible(&loss.what).into_owned(), count: loss.count }
+    }
+}
+
+/// The samples as columns.
+#[derive(Default, Serialize)]
+pub(super) struct MemoryJson {
+    time: Vec<i64>,
+    rss: Vec<u64>,
+    heap: Vec<u64>,
+}
+
+impl From<&[MemorySample]> for MemoryJson {
+    fn from(samples: &[MemorySample]) -> Self {
+        Self {
+            time: samples.iter().map(|sample| sample.time).collect(),
+            rss: samples.iter().map(|sample| sample.rss).collect(),
+            heap: samples.iter().map(|sample| sample.heap).collect(),
+        }
+    }
+}
+
+/// What stands at the head of a page: the sum of what it shows, where the heading names it, peak and duration.
+pub(super) fn figures<'a>(heading: &Heading<'a>, whole: u64, totals: &Totals) -> Vec<(&'a str, String)> {
+    let duration = totals.ended.saturating_sub(totals.started).max(0);
+    let mut figures = vec![
+        ("Peak", size(totals.peak)),
+        ("Duration", format!("{}.{:01} s", duration / 1000, duration % 1000 / 100)),
+    ];
+    if let Some(label) = heading.whole {
+        figures.insert(0, (label, size(whole)));
+    }
+    figures
+}
+
+/// Bytes in units of 1000, for the head of the page.
+fn size(bytes: u64) -> String {
+    let mut value = bytes as f64;
+    for unit in ["B", "kB", "MB", "GB", "TB", "PB"] {
+        if value < 999.95 {
+            let digits = if unit == "B" { 0 } else { 1 };
+            return format!("{value:.digits$} {unit}");
+        }
+        value /= 1000.0;
+    }
+    format!("{value:.1} EB")
+}
+
+/// A count with its thousands grouped.
+fn grouped(count: u64) -> String {
+    let digits = count.to_string();
+    let mut written = String::with_capacity(digits.len() + digits.len() / 3);
+    for (index, digit) in digits.chars().enumerate() {
+        if index > 0 && (digits.len() - index).is_multiple_of(3) {
+            written.push(',');
+        }
+        written.push(digit);
+    }
+    written
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn thousands_are_grouped() {
+        assert_eq!(super::grouped(0), "0");
+        assert_eq!(super::grouped(999), "999");
+        assert_eq!(super::grouped(1_234_567), "1,234,567");
+    }
+}

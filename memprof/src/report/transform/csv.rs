@@ -1,0 +1,72 @@
+//! A line for each record, with the columns of `memray transform csv`.
+
+use std::io::{self, Write};
+
+use super::super::thread_label::thread_label;
+use crate::heap::{Namer, Profile};
+
+pub(super) fn write(profile: &Profile, namer: &mut Namer<'_>, out: &mut dyn Write) -> io::Result<()> {
+    out.write_all(b"allocator,num_allocations,size,tid,thread_name,stack_trace\r\n")?;
+    let (mut stack, mut trace) = (Vec::new(), String::new());
+    for record in &profile.records {
+        namer.stack(record, &mut stack);
+        trace.clear();
+        for &id in &stack {
+            let frame = namer.frame(id);
+            if !trace.is_empty() {
+                trace.push('|');
+            }
+            trace.push_str(&format!("{};{};{}", frame.function, frame.file, frame.line));
+        }
+        write!(
+            out,
+            "{},{},{},{},{},{}\r\n",
+            record.allocator.name(),
+            record.n_allocations,
+            record.size,
+            // memray reads the number as signed.
+            record.thread as i64,
+            field(&thread_label(&profile.capture.tables, record.thread)),
+            field(&trace)
+        )?;
+    }
+    Ok(())
+}
+
+/// A text as a field, quoted where it has to be.
+///
+/// One that a spreadsheet would take for a formula gets an apostrophe in front, which makes it a text.
+fn field(text: &str) -> String {
+    let is_formula = text.starts_with(['=', '+', '-', '@', '\t']);
+    let quote = text.contains([',', '"', '\r', '\n']);
+    let mut field = String::with_capacity(text.len() + 3);
+    if quote {
+        field.push('"');
+    }
+    if is_formula {
+        field.push('\'');
+    }
+    for character in text.chars() {
+        if character == '"' {
+            field.push('"');
+        }
+        field.push(character);
+    }
+    if quote {
+        field.push('"');
+    }
+    field
+}
+
+#[cfg(test)]
+mod tests {
+    use super::field;
+
+    #[test]
+    fn fields_that_need_it_are_quoted_and_formulas_are_texts() {
+        assert_eq!(field("f;a.py;1"), "f;a.py;1");
+        assert_eq!(field("f(int, \"x\")"), "\"f(int, \"\"x\"\")\"");
+        assert_eq!(field("=HYPERLINK(1)"), "'=HYPERLINK(1)");
+        assert_eq!(field("-1,2"), "\"'-1,2\"");
+    }
+}
