@@ -5,7 +5,6 @@ pub mod fixture;
 pub mod interpreters;
 pub mod memprof;
 pub mod memray;
-pub mod modules;
 pub mod parked;
 pub mod program;
 pub mod walk;
