@@ -20,7 +20,9 @@ use memprof_common::{
 use crate::{
     emit,
     maps::{PROCESS_STATES, PROCESSES, THREADS},
-    stack, user,
+    stack,
+    unwind::Registers,
+    user,
 };
 
 const MALLOC: u8 = Function::Malloc as u8;
@@ -242,7 +244,8 @@ fn leave(ctx: &RetProbeContext) -> Option<()> {
         }
         return None;
     }
-    let stack = stack::take(process, state, thread, slot, tid);
+    let registers = Registers { address: regs.rip, stack_pointer: regs.rsp, frame_pointer: regs.rbp };
+    let stack = stack::take(process, state, thread, registers, slot, tid);
     emit::allocation(emit::header(Kind::Allocation, function, slot, tid), address, thread.size, stack);
     emit::pause_if_full(process, slot, tid);
     Some(())

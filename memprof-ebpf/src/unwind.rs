@@ -16,8 +16,8 @@ use aya_ebpf::{
 use memprof_common::{
     config::{MAX_NATIVE_FRAMES, MAX_PROCESSES},
     unwind::{
-        CACHE, CHUNK, End, Frame, MAPPING_STEPS, MAX_MAPPINGS, MAX_WIDE, Mapping, ROW_STEPS, ReturnProbes, Row, Rule,
-        Space, Wide, absent, kind, mapping_kind, wide_base, wide_form, wide_saved,
+        CACHE, CHUNK, End, Frame, MAPPING_STEPS, MAX_MAPPINGS, MAX_WIDE, Mapping, ROW_STEPS, ReturnProbes,
+        Row, Rule, Space, Wide, absent, kind, mapping_kind, wide_base, wide_form, wide_saved,
     },
 };
 
@@ -355,7 +355,9 @@ fn realigned(walk: &mut Walk, rule: Rule) -> u32 {
 fn signal(walk: &mut Walk) -> u32 {
     let registers = walk.at.stack_pointer.wrapping_add(40);
     let register = |number: u64| word(registers.wrapping_add(8 * number));
-    let (Some(frame_pointer), Some(stack_pointer), Some(address)) = (register(10), register(15), register(16)) else {
+    let (Some(frame_pointer), Some(stack_pointer), Some(address)) =
+        (register(10), register(15), register(16))
+    else {
         return End::Fault as u32;
     };
     walk.at.address = address.wrapping_add(1);

@@ -133,7 +133,12 @@ pub fn bench_frame_pointers(ctx: ProbeContext) -> u32 {
     if let Some(stack) = BENCH_STACK.get_ptr_mut(0) {
         // SAFETY: the size is the destination's.
         unsafe {
-            bpf_get_stack(ctx.as_ptr(), (&raw mut (*stack).frames).cast(), 8 * 256, u64::from(BPF_F_USER_STACK))
+            bpf_get_stack(
+                ctx.as_ptr(),
+                (&raw mut (*stack).frames).cast(),
+                8 * 256,
+                u64::from(BPF_F_USER_STACK),
+            )
         };
     }
     0

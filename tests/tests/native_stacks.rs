@@ -30,7 +30,12 @@ fn build(compiler: &str, source: &str, options: &[&str]) -> Fixture {
     let mut command = Command::new(compiler);
     command.args(options).arg(fixture(source)).arg("-o").arg(&program);
     run(&mut command).unwrap();
-    run(Command::new("gcc").args(["-O2", "-shared", "-fPIC"]).arg(fixture("plugin.c")).arg("-o").arg(&plugin)).unwrap();
+    run(Command::new("gcc")
+        .args(["-O2", "-shared", "-fPIC"])
+        .arg(fixture("plugin.c"))
+        .arg("-o")
+        .arg(&plugin))
+    .unwrap();
     Fixture { _folder: folder, program, plugin }
 }
 
@@ -60,8 +65,9 @@ fn by_walk(walker: &mut Walker, fixture: &Fixture) -> Stacks {
 }
 
 fn by_walk_at(walker: &mut Walker, fixture: &Fixture, offset: u64) -> Stacks {
-    let mut child =
-        without_randomization(Command::new(&fixture.program).arg(&fixture.plugin).arg("wait")).spawn().unwrap();
+    let mut child = without_randomization(Command::new(&fixture.program).arg(&fixture.plugin).arg("wait"))
+        .spawn()
+        .unwrap();
     wait_stopped(&child).unwrap();
     let update = walker.update(child.id(), SLOT).unwrap();
     assert_eq!((update.without_table, update.no_room), (0, 0), "{update:?}");

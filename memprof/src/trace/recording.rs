@@ -60,6 +60,8 @@ pub struct Options {
     pub pause: bool,
     /// Take stacks at all.
     pub stacks: bool,
+    /// Bytes of kernel memory for unwind tables; less than 8 MiB is taken as that.
+    pub unwind_memory: u64,
 }
 
 /// A recording under way.
@@ -83,10 +85,10 @@ struct Traced {
 impl Traced {
     /// The process runs another program: the files that it has mapped before keep their probes, what is known of
     /// addresses is void.
-    fn program_changed(&mut self) {
-        self.session.program_changed();
+    fn program_changed(&mut self) -> Result<(), WriteError> {
         self.allocators.clear();
         self.trampoline = None;
+        self.session.program_changed()
     }
 }
 
@@ -114,7 +116,11 @@ const BATCH: usize = 1 << 18;
 impl Recording {
     /// Loads the kernel side.
     pub fn new(options: Options) -> Result<Self, TraceError> {
-        let kernel = Kernel::load(Settings { buffer_size: options.buffer_size, pause: options.pause })?;
+        let kernel = Kernel::load(Settings {
+            buffer_size: options.buffer_size,
+            pause: options.pause,
+            unwind_memory: options.unwind_memory,
+        })?;
         Ok(Self { kernel, options, traced: HashMap::new(), modules_changed: Vec::new() })
     }
 
@@ -158,12 +164,12 @@ impl Recording {
                 log::debug!("{}: {}", file.path, file.reason);
             }
         }
-        let mut plans: Vec<(&Module, Plan)> = Vec::new();
+        let mut plans: Vec<(Module, Plan)> = Vec::new();
         for module in &modules {
             let known = traced.links.contains_key(&module.id)
                 && traced.allocators.iter().any(|(id, _)| *id == module.id);
             if !known {
-                plans.push((module, plan::allocators(module)));
+                plans.push((module.clone(), plan::allocators(module)));
             }
         }
         for (module, plan) in &plans {
@@ -178,8 +184,10 @@ impl Recording {
                     if let Some(probe) =
                         plan::at(&modules[python.module], Program::CodeDealloc, python.code_destructor)
                     {
-                        plans
-                            .push((&modules[python.module], Plan { probes: vec![probe], ..Plan::default() }));
+                        plans.push((
+                            modules[python.module].clone(),
+                            Plan { probes: vec![probe], ..Plan::default() },
+                        ));
                         traced.session.python = Some(python);
                     } else {
                         found.warnings.push(format!(
@@ -192,6 +200,18 @@ impl Recording {
                 Err(error) => found.warnings.push(format!("{error}: no Python stacks are taken")),
             }
         }
+        if self.options.stacks && traced.session.native() {
+            let file = |id: &FileId| {
+                modules.iter().find(|module| module.id == *id).map(|module| module.file.clone())
+            };
+            let update = self.kernel.tables.update(slot, &mappings, file);
+            if update.no_room > 0 {
+                found.warnings.push(format!(
+                    "the unwind tables of {} files find no room, native stacks end in them: give more with --unwind-memory",
+                    update.no_room
+                ));
+            }
+        }
         let kernel_process = describe(traced, self.options);
         self.kernel.set_process(slot, &kernel_process)?;
         let target = NonZeroU32::new(pid as u32).ok_or(TargetError::NoSuchProcess(pid))?;
@@ -200,13 +220,14 @@ impl Recording {
             if plan.probes.is_empty() || (!is_code_dealloc && traced.links.contains_key(&module.id)) {
                 continue;
             }
-            let links = attach::attach(&mut self.kernel.ebpf, module, &plan.probes, target, slot)
+            let links = attach::attach(&mut self.kernel.ebpf, &module, &plan.probes, target, slot)
                 .map_err(|error| gone_or(traced, error))?;
             traced.links.entry(module.id).or_default().extend(links);
             if plan.allocator_text.is_some() {
                 found.allocators.push((module.path.clone(), plan));
             }
         }
+        traced.session.set_modules(modules)?;
         Ok(found)
     }
 
@@ -229,7 +250,7 @@ impl Recording {
                     }
                 }
                 Some(Event::Exec(Header { slot, .. })) => {
-                    traced.program_changed();
+                    traced.program_changed()?;
                     if !self.modules_changed.contains(&slot) {
                         self.modules_changed.push(slot);
                     }
@@ -280,6 +301,7 @@ impl Recording {
         self.drain_all()?;
         let counters = self.kernel.counters(slot)?;
         let Some(traced) = self.traced.remove(&slot) else { return Ok(None) };
+        self.kernel.tables.remove(slot);
         self.kernel.release_slot(slot, traced.session.process.pid as u32)?;
         Ok(Some(traced.session.finish(&counters)?))
     }
@@ -288,6 +310,9 @@ impl Recording {
 /// What the kernel side is told of a process.
 fn describe(traced: &Traced, options: Options) -> KernelProcess {
     let mut described = KernelProcess { tgid: traced.session.process.pid as u32, ..KernelProcess::default() };
+    if options.stacks && traced.session.native() {
+        described.flags |= process_flag::NATIVE;
+    }
     let mut texts = [Range::default(); MAX_ALLOCATOR_TEXTS];
     for (place, (_, text)) in texts.iter_mut().zip(&traced.allocators) {
         *place = *text;

@@ -7,7 +7,8 @@ use std::collections::HashMap;
 use std::ops::Range;
 
 use gimli::{
-    BaseAddresses, CommonInformationEntry, DebugFrame, EhFrame, EhFrameHdr, LittleEndian, UnwindContext, UnwindSection,
+    BaseAddresses, CommonInformationEntry, DebugFrame, EhFrame, EhFrameHdr, LittleEndian, UnwindContext,
+    UnwindSection,
 };
 use memprof_common::unwind::{BUCKET, Row, Rule, Wide, kind, wide_base, wide_form};
 
@@ -95,7 +96,8 @@ impl Table {
         }
         let mut statistics = Statistics::default();
         let (eh_bytes, eh_bases) = eh_frame_bytes(&elf)?;
-        let mut eh_frame = Frames::new(EhFrame::new(&eh_bytes, LittleEndian), &eh_bytes, &eh_bases, EH_FRAME_CIE);
+        let mut eh_frame =
+            Frames::new(EhFrame::new(&eh_bytes, LittleEndian), &eh_bytes, &eh_bases, EH_FRAME_CIE);
         let mut functions = eh_frame.functions(&text, Origin::EhFrame, &mut statistics);
         let debug_bytes = match elf.section(".debug_frame") {
             Some(section) if functions.len() < FEW_FUNCTIONS => elf.section_bytes(section)?,
