@@ -1,6 +1,7 @@
 //! memprof's reports in the shape in which `reports.py` prints memray's.
 
-use std::collections::HashSet;
+use std::cell::RefCell;
+use std::collections::{HashMap, HashSet};
 use std::path::Path;
 
 use memprof::heap::{
@@ -15,8 +16,8 @@ use memprof::report::tree::Tree;
 use serde_json::{Value, json};
 
 /// All reports of a capture.
-pub fn reports(capture: &Path, is_aggregated: bool, relative_files: &HashSet<String>) -> Value {
-    let ours = Ours { capture, relative_files };
+pub fn reports(capture: &Path, is_aggregated: bool, ignorance: &Ignorance) -> Value {
+    let ours = Ours { capture, ignorance, names: RefCell::default() };
     let profile = ours.read(View::HighWater, Threads::Merged);
     let samples: Vec<Value> =
         profile.samples.iter().map(|sample| json!([sample.at_ms, sample.rss, sample.heap])).collect();
@@ -48,29 +49,53 @@ pub fn reports(capture: &Path, is_aggregated: bool, relative_files: &HashSet<Str
     result
 }
 
+/// What memray knows less of native frames than memprof.
+pub struct Ignorance {
+    /// Files that it gives as the compiler was told them, relative to a folder that it leaves out.
+    pub relative_files: HashSet<String>,
+    /// Functions of which it never finds the file.
+    pub without_file: HashSet<String>,
+}
+
+impl Ignorance {
+    fn apply(&self, names: Vec<NativeName>) -> Vec<NativeName> {
+        if let Some(outermost) = names.last().filter(|name| self.without_file.contains(&*name.function)) {
+            let function = outermost.function.clone();
+            return vec![NativeName { function, file: "<unknown>".into(), line: 0 }];
+        }
+        let shorten = |mut name: NativeName| {
+            let ends = name.file.match_indices('/').map(|(at, _)| &name.file[at + 1..]);
+            let mut relative = ends.flat_map(|end| [end.to_owned(), format!("./{end}")]);
+            if let Some(file) = relative.find(|file| self.relative_files.contains(file)) {
+                name.file = file.into();
+            }
+            name
+        };
+        names.into_iter().map(shorten).collect()
+    }
+}
+
 /// Makes the reports of one capture.
 struct Ours<'a> {
     capture: &'a Path,
-    relative_files: &'a HashSet<String>,
+    ignorance: &'a Ignorance,
+    /// The names that were looked up, which all reports share.
+    names: RefCell<HashMap<(u64, u32), Vec<NativeName>>>,
 }
 
-/// Names of native frames in which files are relative where memray has them relative.
-struct RelativeFiles<'a> {
+/// Names of native frames as memray gives them.
+struct TheirNames<'a> {
     names: Box<dyn NativeNames + 'a>,
-    relative_files: &'a HashSet<String>,
+    ours: &'a Ours<'a>,
 }
 
-impl NativeNames for RelativeFiles<'_> {
+impl NativeNames for TheirNames<'_> {
     fn names(&mut self, ip: u64, generation: u32) -> Vec<NativeName> {
-        let mut names = self.names.names(ip, generation);
-        for name in &mut names {
-            let ends = name.file.match_indices('/').map(|(at, _)| &name.file[at + 1..]);
-            let relative = ends.flat_map(|end| [end.to_owned(), format!("./{end}")]);
-            if let Some(file) = relative.into_iter().find(|file| self.relative_files.contains(file)) {
-                name.file = file.into();
-            }
-        }
-        names
+        let mut known = self.ours.names.borrow_mut();
+        let names = known
+            .entry((ip, generation))
+            .or_insert_with(|| self.ours.ignorance.apply(self.names.names(ip, generation)));
+        names.clone()
     }
 }
 
@@ -100,7 +125,7 @@ impl Ours<'_> {
 
     fn namer<'p>(&'p self, capture: &'p Capture) -> Namer<'p> {
         let names = native_names(capture);
-        Namer::new(capture, Box::new(RelativeFiles { names, relative_files: self.relative_files }))
+        Namer::new(capture, Box::new(TheirNames { names, ours: self }))
     }
 
     fn records(&self, profile: &Profile) -> Vec<Value> {
