@@ -1,5 +1,6 @@
 //! memray itself, as the tests' measure: its virtual environments, its captures, and what its reports say.
 
+use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -50,17 +51,30 @@ impl Release {
         assert!(status.success(), "memray run {options:?} {program:?}: {status}");
     }
 
-    /// What the release's own reports say of a capture; the error where they cannot read it.
-    pub fn reports(self, capture: &Path) -> Result<Value, String> {
+    /// What all of the release's own reports say of a capture.
+    pub fn reports(self, capture: &Path) -> Value {
+        self.run_reports(&[capture.as_os_str()])
+    }
+
+    /// What a few of the release's own reports say of each capture; null where it cannot be read.
+    pub fn brief_reports(self, captures: &[PathBuf]) -> Vec<Value> {
+        let arguments: Vec<&OsStr> =
+            [OsStr::new("--brief")].into_iter().chain(captures.iter().map(|path| path.as_os_str())).collect();
+        match self.run_reports(&arguments) {
+            Value::Array(reports) => reports,
+            other => panic!("the fixture prints a list, not {other}"),
+        }
+    }
+
+    fn run_reports(self, arguments: &[&OsStr]) -> Value {
         let output = Command::new(self.python())
             .arg(fixture("reports.py"))
-            .arg(capture)
+            .args(arguments)
             .output()
             .expect("the virtual environment has a Python");
-        if !output.status.success() {
-            return Err(String::from_utf8_lossy(&output.stderr).into_owned());
-        }
-        Ok(serde_json::from_slice(&output.stdout).expect("the fixture prints JSON"))
+        let errors = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "reports.py {arguments:?}: {errors}");
+        serde_json::from_slice(&output.stdout).expect("the fixture prints JSON")
     }
 
     /// The lines of `memray parse`.

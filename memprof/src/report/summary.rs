@@ -114,8 +114,7 @@ impl Summary {
         /// The other columns with their gaps.
         const NUMBERS: usize = 68;
         let place = width.saturating_sub(NUMBERS).max(20);
-        let percent =
-            |part: u64| if self.bytes == 0 { 0.0 } else { part as f64 * 100.0 / self.bytes as f64 };
+        let percent = |part: u64| if self.bytes == 0 { 0.0 } else { part as f64 * 100.0 / self.bytes as f64 };
         writeln!(
             out,
             "{:<place$}  {:>11}  {:>7}  {:>11}  {:>7}  {:>11}",

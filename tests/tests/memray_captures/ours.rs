@@ -18,9 +18,6 @@ use serde_json::{Value, json};
 /// All reports of a capture.
 pub fn reports(capture: &Path, is_aggregated: bool, ignorance: &Ignorance) -> Value {
     let ours = Ours { capture, ignorance, names: RefCell::default() };
-    let profile = ours.read(View::HighWater, Threads::Merged);
-    let samples: Vec<Value> =
-        profile.samples.iter().map(|sample| json!([sample.at_ms, sample.rss, sample.heap])).collect();
     let mut views = vec![("high_water", View::HighWater), ("leaks", View::Leaks)];
     if !is_aggregated {
         views.push(("temporary0", View::Temporary { threshold: 0 }));
@@ -29,12 +26,8 @@ pub fn reports(capture: &Path, is_aggregated: bool, ignorance: &Ignorance) -> Va
     }
     let views: serde_json::Map<String, Value> =
         views.into_iter().map(|(name, view)| (name.to_owned(), ours.view_reports(view))).collect();
-    let mut result = json!({
-        "peak_memory": profile.peak_memory,
-        "total_allocations": profile.n_calls,
-        "samples": samples,
-        "views": views,
-    });
+    let mut result = ours.about();
+    result["views"] = views.into();
     if !is_aggregated {
         result["temporal"] = json!({
             "leaks_merged": ours.temporal(TemporalView::Leaks, Threads::Merged, 10_000),
@@ -44,6 +37,21 @@ pub fn reports(capture: &Path, is_aggregated: bool, ignorance: &Ignorance) -> Va
             "leaks_of_3_samples": ours.temporal(TemporalView::Leaks, Threads::Merged, 3),
             "high_water_of_3_samples": ours.temporal(TemporalView::HighWater, Threads::Merged, 3),
         });
+        result["stats"] = ours.stats();
+    }
+    result
+}
+
+/// The reports that `reports.py --brief` makes, and the sites, which tell what may differ.
+pub fn brief_reports(capture: &Path, is_aggregated: bool, ignorance: &Ignorance) -> Value {
+    let ours = Ours { capture, ignorance, names: RefCell::default() };
+    let mut result = ours.about();
+    for (name, view) in [("high_water", View::HighWater), ("leaks", View::Leaks)] {
+        result["views"][name]["split"] = ours.records(&ours.read(view, Threads::Split)).into();
+    }
+    if !is_aggregated {
+        result["temporal"]["high_water_split"] =
+            ours.temporal(TemporalView::HighWater, Threads::Split, 10_000);
         result["stats"] = ours.stats();
     }
     result
@@ -100,6 +108,16 @@ impl NativeNames for TheirNames<'_> {
 }
 
 impl Ours<'_> {
+    fn about(&self) -> Value {
+        let profile = self.read(View::HighWater, Threads::Merged);
+        let samples = profile.samples.iter().map(|sample| json!([sample.at_ms, sample.rss, sample.heap]));
+        json!({
+            "peak_memory": profile.peak_memory,
+            "total_allocations": profile.n_calls,
+            "samples": samples.collect::<Vec<_>>(),
+        })
+    }
+
     fn read(&self, view: View, threads: Threads) -> Profile {
         let question = Question { view, threads, ..Question::default() };
         Profile::read(self.capture, &question, &mut |_, _| {}).expect("memray reads it too")
