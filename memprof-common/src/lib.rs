@@ -12,3 +12,4 @@ pub mod function;
 pub mod process;
 pub mod python;
 pub mod thread;
+pub mod unwind;

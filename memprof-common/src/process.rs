@@ -35,6 +35,9 @@ pub struct Process {
     pub tgid: u32,
     /// Bits of [`process_flag`].
     pub flags: u32,
+    /// Return address that the kernel plants for return probes: where its mapping `[uprobes]` begins, which is made
+    /// at the first hit; 0 until it is known.
+    pub trampoline: u64,
     /// Address (avma) of `_PyRuntime`.
     pub runtime: u64,
     /// Address of `PyCode_Type`; 0 where it is not known.
@@ -47,17 +50,27 @@ pub struct Process {
     pub layout: Layout,
 }
 
-/// What the kernel side finds out about a process by itself. The loader writes it only while the process
-/// stands still.
+/// What the kernel side finds out about a process by itself. The loader writes it only before the process has
+/// probes.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default)]
 pub struct ProcessState {
     /// Grows whenever a code object that was sent is destroyed.
     pub code_epoch: u64,
-    /// Return address that the kernel plants for return probes, once seen.
-    pub trampoline: u64,
     /// The thread-specific-data key of the interpreter plus 1, once it is set.
     pub tss_key: u64,
+    /// Another for each program that has run in the slot: `CLOCK_MONOTONIC` when it began, in nanoseconds.
+    pub generation: u64,
+}
+
+/// A code object that has been sent.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default)]
+pub struct SeenCode {
+    /// Its id in records.
+    pub id: u64,
+    /// The process it was seen in.
+    pub slot: u64,
 }
 
 /// How the C library keeps `pthread_setspecific` data (cpython.md 1.2).
@@ -87,7 +100,7 @@ pub mod tsd_kind {
 
 const _: () = {
     assert!(size_of::<ThreadData>() == 24);
-    assert!(size_of::<Process>() == 48 + 16 * MAX_ALLOCATOR_TEXTS + size_of::<Layout>());
+    assert!(size_of::<Process>() == 56 + 16 * MAX_ALLOCATOR_TEXTS + size_of::<Layout>());
     assert!(size_of::<Process>() % 8 == 0);
     assert!(size_of::<ProcessState>() == 24);
 };
@@ -96,3 +109,5 @@ const _: () = {
 unsafe impl aya::Pod for Process {}
 #[cfg(feature = "user")]
 unsafe impl aya::Pod for ProcessState {}
+#[cfg(feature = "user")]
+unsafe impl aya::Pod for SeenCode {}

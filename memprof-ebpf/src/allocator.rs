@@ -13,14 +13,16 @@ use memprof_common::{
     counter::Counter,
     event::Kind,
     function::{Cookie, Function},
-    process::{Process, ProcessState},
+    process::Process,
     thread::ThreadState,
 };
 
 use crate::{
     emit,
     maps::{PROCESS_STATES, PROCESSES, THREADS},
-    stack, user,
+    stack,
+    unwind::Registers,
+    user,
 };
 
 const MALLOC: u8 = Function::Malloc as u8;
@@ -107,15 +109,6 @@ fn request(ctx: &ProbeContext, function: u8) -> Request {
     }
 }
 
-/// What is known of the process.
-#[inline(always)]
-fn process(slot: u16) -> Option<(&'static Process, &'static mut ProcessState)> {
-    let process = PROCESSES.get(u32::from(slot))?;
-    let state = PROCESS_STATES.get_ptr_mut(u32::from(slot))?;
-    // SAFETY: its members are words that each program reads and writes whole.
-    Some((process, unsafe { &mut *state }))
-}
-
 /// Whether `address` lies in a module that defines an allocator: what is mapped from there is the
 /// allocator's own business, and its blocks are seen as they are handed out.
 #[inline(always)]
@@ -150,14 +143,14 @@ fn thread_state(tid: u32, slot: u16) -> Option<&'static mut ThreadState> {
 /// Whether the thread is inside an allocator call that was seen to begin. `sp` is the stack pointer with the
 /// return address of the present call on top.
 #[inline(always)]
-fn nested(state: &ProcessState, thread: &mut ThreadState, slot: u16, sp: u64) -> bool {
+fn nested(process: &Process, thread: &mut ThreadState, slot: u16, sp: u64) -> bool {
     if thread.entry_sp == 0 {
         return false;
     }
     // While a probed call is active, the kernel's trampoline stands where its return address was.
     let word = user::read::<u64>(thread.entry_sp).unwrap_or(0);
     let active = sp <= thread.entry_sp
-        && if state.trampoline != 0 { word == state.trampoline } else { word != thread.entry_return };
+        && if process.trampoline != 0 { word == process.trampoline } else { word != thread.entry_return };
     if !active {
         thread.entry_sp = 0;
         emit::count(slot, Counter::AbandonedCall);
@@ -177,12 +170,12 @@ fn enter(ctx: &ProbeContext) -> Option<()> {
     // SAFETY: the helper takes the program's context.
     let cookie = Cookie(unsafe { bpf_get_attach_cookie(ctx.as_ptr()) });
     let (slot, function) = (cookie.slot(), cookie.function());
-    let (process, state) = process(slot)?;
+    let process = PROCESSES.get(u32::from(slot))?;
     let tid = bpf_get_current_pid_tgid() as u32;
     // SAFETY: the context is the registers at the probe.
     let sp = unsafe { (*ctx.regs).rsp };
     let thread = thread_state(tid, slot)?;
-    if nested(state, thread, slot, sp) {
+    if nested(process, thread, slot, sp) {
         return None;
     }
     let caller = user::read::<u64>(sp)?;
@@ -222,10 +215,9 @@ fn leave(ctx: &RetProbeContext) -> Option<()> {
     if thread.entry_sp == 0 || regs.rsp.wrapping_sub(8) != thread.entry_sp {
         return None;
     }
-    let (process, state) = process(slot)?;
-    if state.trampoline == 0 {
-        state.trampoline = user::read::<u64>(thread.entry_sp).unwrap_or(0);
-    }
+    let process = PROCESSES.get(u32::from(slot))?;
+    // SAFETY: its members are words that each program reads and writes whole.
+    let state = unsafe { &mut *PROCESS_STATES.get_ptr_mut(u32::from(slot))? };
     thread.entry_sp = 0;
     let function = thread.function as u8;
     let result: u64 = ctx.ret();
@@ -252,7 +244,8 @@ fn leave(ctx: &RetProbeContext) -> Option<()> {
         }
         return None;
     }
-    let stack = stack::take(process, state, thread, slot, tid);
+    let registers = Registers { address: regs.rip, stack_pointer: regs.rsp, frame_pointer: regs.rbp };
+    let stack = stack::take(process, state, thread, registers, slot, tid);
     emit::allocation(emit::header(Kind::Allocation, function, slot, tid), address, thread.size, stack);
     emit::pause_if_full(process, slot, tid);
     Some(())
@@ -274,12 +267,12 @@ fn free(ctx: &ProbeContext) -> Option<()> {
     // SAFETY: the helper takes the program's context.
     let cookie = Cookie(unsafe { bpf_get_attach_cookie(ctx.as_ptr()) });
     let slot = cookie.slot();
-    let (process, state) = process(slot)?;
+    let process = PROCESSES.get(u32::from(slot))?;
     let tid = bpf_get_current_pid_tgid() as u32;
     let thread = thread_state(tid, slot)?;
     // SAFETY: the context is the registers at the probe.
     let sp = unsafe { (*ctx.regs).rsp };
-    if nested(state, thread, slot, sp) {
+    if nested(process, thread, slot, sp) {
         return None;
     }
     emit::release(emit::header(Kind::Free, FREE, slot, tid), address, 0);

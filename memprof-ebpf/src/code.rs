@@ -18,7 +18,7 @@ use memprof_common::{
     counter::Counter,
     event::{Chunk, Code, Kind, LONG_CHUNK, MAX_TEXT, SHORT_CHUNK, Text, field},
     function::Cookie,
-    process::Process,
+    process::{Process, SeenCode},
     python::ABSENT,
 };
 
@@ -30,10 +30,11 @@ use crate::{
     user,
 };
 
-/// User addresses have 47 bits (56 with five-level tables, which nobody gets without asking).
+/// What stands for a code object: the address alone is used again by other processes and programs.
 #[inline(always)]
-fn key(slot: u32, address: u64) -> u64 {
-    address ^ u64::from(slot) << 48
+fn key(slot: u32, address: u64) -> Option<u64> {
+    let state = PROCESS_STATES.get(slot)?;
+    Some(hash::mix(hash::mix(address, state.generation), u64::from(slot)))
 }
 
 /// Frames that are resolved by one call of [`resolve_some`].
@@ -66,10 +67,10 @@ pub extern "C" fn resolve(set: u32, slot: u32, index: u32, tid: u32) -> u32 {
     if address == 0 {
         return 0;
     }
-    let key = key(slot, address);
-    // SAFETY: the value is a word.
-    if let Some(id) = unsafe { SEEN_CODE.get(key) } {
-        frame.code = *id;
+    let Some(key) = key(slot, address) else { return 0 };
+    // SAFETY: an element is written once, when it is made.
+    if let Some(seen) = unsafe { SEEN_CODE.get(key) } {
+        frame.code = seen.id;
         return 0;
     }
     // SAFETY: no pointer is passed.
@@ -78,7 +79,8 @@ pub extern "C" fn resolve(set: u32, slot: u32, index: u32, tid: u32) -> u32 {
     };
     frame.code = id;
     let Some(process) = PROCESSES.get(slot) else { return 0 };
-    if send(process, id, address, slot, tid) && SEEN_CODE.insert(key, id, 0).is_err() {
+    let seen = SeenCode { id, slot: u64::from(slot) };
+    if send(process, id, address, slot, tid) && SEEN_CODE.insert(key, seen, 0).is_err() {
         // Whether this object dies can no longer be told from the table: no stack with it may be remembered.
         forget_stacks(slot);
     }
@@ -239,7 +241,7 @@ pub fn code_dealloc(ctx: ProbeContext) -> u32 {
     // SAFETY: the helper takes the program's context.
     let slot = Cookie(unsafe { bpf_get_attach_cookie(ctx.as_ptr()) }).slot();
     let address = ctx.arg::<u64>(0).unwrap_or(0);
-    if SEEN_CODE.remove(key(u32::from(slot), address)).is_ok() {
+    if key(u32::from(slot), address).is_some_and(|key| SEEN_CODE.remove(key).is_ok()) {
         forget_stacks(u32::from(slot));
         debug!(&ctx, "code object {} of thread {} destroyed", address, bpf_get_current_pid_tgid() as u32);
     }

@@ -1,9 +1,9 @@
-//! Ends of threads, and changes of a process's list of loaded objects.
+//! Ends of threads, new programs, and changes of a process's list of loaded objects.
 
 use aya_ebpf::{
     EbpfContext as _,
     helpers::{
-        bpf_get_current_pid_tgid,
+        bpf_get_current_pid_tgid, bpf_ktime_get_ns,
         generated::{bpf_get_attach_cookie, bpf_send_signal_thread},
     },
     macros::{raw_tracepoint, uprobe},
@@ -18,7 +18,7 @@ use memprof_common::{
 
 use crate::{
     emit,
-    maps::{PROCESSES, THREADS},
+    maps::{PROCESS_STATES, PROCESSES, SLOTS, THREADS},
 };
 
 /// Ignored by default by whoever is not traced by the loader, so that nothing happens should the loader be
@@ -37,6 +37,26 @@ pub fn thread_exit(_ctx: RawTracePointContext) -> i32 {
         }
         let _ = THREADS.remove(tid);
     }
+    0
+}
+
+/// `sched_process_exec`: nothing that was known of the old program holds for the new one.
+#[raw_tracepoint(tracepoint = "sched_process_exec")]
+pub fn process_exec(_ctx: RawTracePointContext) -> i32 {
+    let tid = bpf_get_current_pid_tgid() as u32;
+    // After an exec the only thread left is the group's leader.
+    // SAFETY: the value is a word.
+    let Some(slot) = (unsafe { SLOTS.get(tid) }) else { return 0 };
+    let slot = *slot as u16;
+    let _ = THREADS.remove(tid);
+    if let Some(state) = PROCESS_STATES.get_ptr_mut(u32::from(slot)) {
+        // SAFETY: no other thread of the process is left; each member is a word.
+        unsafe {
+            (*state).tss_key = 0;
+            (*state).generation = bpf_ktime_get_ns();
+        }
+    }
+    emit::record(Outcome { header: emit::header(Kind::Exec, 0, slot, tid) }, slot, Counter::LostThread);
     0
 }
 

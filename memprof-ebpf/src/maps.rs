@@ -7,11 +7,14 @@ use aya_ebpf::{
 use memprof_common::{
     config::{Config, MAX_PROCESSES, MAX_SEEN_CODE, MAX_SEEN_STACKS, MAX_THREADS},
     counter::Counters,
-    process::{Process, ProcessState},
+    process::{Process, ProcessState, SeenCode},
     thread::ThreadState,
 };
 
-use crate::stack::{StackRecord, WALKS, Walk};
+use crate::{
+    stack::{StackRecord, Walk},
+    unwind::WALKS,
+};
 
 /// Every record, from every CPU and process, in causal order. The loader sets the size.
 #[map]
@@ -25,6 +28,10 @@ pub static PROCESSES: Array<Process> = Array::with_max_entries(MAX_PROCESSES, 0)
 #[map]
 pub static PROCESS_STATES: Array<ProcessState> = Array::with_max_entries(MAX_PROCESSES, 0);
 
+/// The slots of the traced processes, by thread-group id.
+#[map]
+pub static SLOTS: HashMap<u32, u32> = HashMap::with_max_entries(MAX_PROCESSES, 0);
+
 /// What was lost, cut or healed, by slot.
 #[map]
 pub static COUNTERS: Array<Counters> = Array::with_max_entries(MAX_PROCESSES, 0);
@@ -37,10 +44,10 @@ pub static THREADS: HashMap<u32, ThreadState> = HashMap::with_max_entries(MAX_TH
 #[map]
 pub static SEEN_STACKS: LruHashMap<u64, u8> = LruHashMap::with_max_entries(MAX_SEEN_STACKS, 0);
 
-/// Code objects that have been sent, by slot and address: their ids. Never forgotten before the object dies,
+/// Code objects that have been sent, by a hash of program and address. Never forgotten before the object dies,
 /// because a stack in `SEEN_STACKS` stands for the objects at its addresses.
 #[map]
-pub static SEEN_CODE: HashMap<u64, u64> = HashMap::with_max_entries(MAX_SEEN_CODE, 0);
+pub static SEEN_CODE: HashMap<u64, SeenCode> = HashMap::with_max_entries(MAX_SEEN_CODE, 0);
 
 /// State of walks under way.
 #[map]

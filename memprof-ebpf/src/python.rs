@@ -37,20 +37,24 @@ const MAX_KEY: u32 = 4096;
 pub fn walk(
     process: &Process,
     state: &mut ProcessState,
-    walk: &mut Walk,
+    walk: *mut Walk,
     thread: &ThreadState,
     slot: u16,
     set: u32,
 ) {
     let Some(frame) = newest_frame(process, state, walk, thread) else { return };
-    walk.frame = frame;
+    // SAFETY: this CPU's element, held by this walk.
+    unsafe { (*walk).frame = frame };
     for _ in 0..MAX_PYTHON_FRAMES / STRIDE {
         if stride(set, u32::from(slot)) != MORE {
             return;
         }
     }
-    if walk.frame != 0 {
-        walk.flags |= stack_flag::PYTHON_CUT;
+    // SAFETY: as above.
+    unsafe {
+        if (*walk).frame != 0 {
+            (*walk).flags |= stack_flag::PYTHON_CUT;
+        }
     }
 }
 
@@ -59,13 +63,14 @@ pub fn walk(
 fn newest_frame(
     process: &Process,
     state: &mut ProcessState,
-    walk: &mut Walk,
+    walk: *mut Walk,
     thread: &ThreadState,
 ) -> Option<u64> {
     let own = thread_state(process, state, thread)?;
     let hop = user::read::<u64>(own.wrapping_add(u64::from(process.layout.tstate_frame)))?;
     if process.layout.frame_hop == frame_hop::CFRAME {
-        walk.cframe = hop;
+        // SAFETY: this CPU's element, held by this walk.
+        unsafe { (*walk).cframe = hop };
         return user::read::<u64>(hop.wrapping_add(u64::from(process.layout.cframe_current_frame)));
     }
     Some(hop)

@@ -1,6 +1,10 @@
 //! What the end-to-end tests of memprof, the files under `tests/`, have in common.
 
 pub mod chromium;
+pub mod fixture;
 pub mod interpreters;
+pub mod memprof;
 pub mod memray;
-pub mod modules;
+pub mod parked;
+pub mod program;
+pub mod walk;

@@ -3,6 +3,7 @@
 //! Addresses in the file's own terms are `svma`, those in the process `avma`; they differ by the module's
 //! bias. The file is as hostile as the process that maps it: every look-up is checked.
 
+use crate::target;
 use object::elf::{PF_X, PT_LOAD, R_AARCH64_ABS64, R_AARCH64_RELATIVE, R_X86_64_64, R_X86_64_RELATIVE};
 use object::read::elf::{ElfFile64, FileHeader, ProgramHeader};
 use object::{
@@ -20,6 +21,13 @@ pub struct Module<'a> {
     /// What is to be added to an address of the file to get the one in the process; 0 for a program that is
     /// not position-independent.
     pub bias: u64,
+}
+
+impl<'a> Module<'a> {
+    /// A module of a traced process.
+    pub fn of(module: &'a target::module::Module) -> Self {
+        Self { name: &module.path, data: &module.data, bias: module.bias }
+    }
 }
 
 /// A symbol that the file defines.

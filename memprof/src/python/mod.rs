@@ -7,15 +7,20 @@
 //! wanted besides its stacks; [`frames`] walks a stack as the kernel side does; [`text`], [`line_table`] and
 //! [`code`] turn what was read of a code object into names and lines.
 
+pub mod allocator;
 pub mod code;
 pub mod frames;
 pub mod image;
+pub mod inlining;
 pub mod interpreter;
 pub mod layout;
 pub mod line_table;
 pub mod memory;
+pub mod objects;
+pub mod paths;
 pub mod text;
 pub mod thread_data;
+pub mod thread_name;
 pub mod version;
 
 mod debug_offsets;

@@ -1,6 +1,8 @@
 //! Records of the ring buffer, decoded. The kernel side writes them, so a record of a wrong length is a defect of
 //! memprof's own and is counted, not trusted.
 
+use memprof_common::unwind::Frame;
+
 use memprof_common::event::{
     Allocation, Chunk, Code, Header, Kind, LONG_CHUNK, Outcome, PythonFrame, Release, SHORT_CHUNK, Stack,
     Thread,
@@ -19,7 +21,7 @@ pub enum Event<'a> {
     /// The thread's call succeeded and made no block.
     ReleaseDone(Header),
     /// A new stack, with its Python frames and its native return addresses, innermost first.
-    Stack(Stack, Frames<'a>, &'a [u8]),
+    Stack(Stack, PythonFrames<'a>, NativeFrames<'a>),
     /// A new code object.
     Code(Code),
     /// A piece of a string.
@@ -30,20 +32,36 @@ pub enum Event<'a> {
     ThreadEnd(Thread),
     /// The dynamic linker has changed its list.
     ModulesChanged(Header),
+    /// The process runs another program from here on.
+    Exec(Header),
     /// A thread was held because the buffer was nearly full.
     Paused(Header),
 }
 
 /// The Python frames of a stack record.
 #[derive(Clone, Copy)]
-pub struct Frames<'a>(&'a [u8]);
+pub struct PythonFrames<'a>(&'a [u8]);
 
-impl<'a> Frames<'a> {
+impl<'a> PythonFrames<'a> {
     /// The frames, innermost first.
     pub fn iter(self) -> impl DoubleEndedIterator<Item = PythonFrame> + 'a {
         self.0.chunks_exact(size_of::<PythonFrame>()).map(|bytes| {
             let word = |at: usize| u64::from_ne_bytes(bytes[at..at + 8].try_into().expect("8 bytes"));
             PythonFrame { code: word(0), position: word(8) as i64, flags: word(16) }
+        })
+    }
+}
+
+/// The native frames of a stack record.
+#[derive(Clone, Copy)]
+pub struct NativeFrames<'a>(&'a [u8]);
+
+impl<'a> NativeFrames<'a> {
+    /// The frames, innermost first.
+    pub fn iter(self) -> impl DoubleEndedIterator<Item = Frame> + 'a {
+        self.0.chunks_exact(size_of::<Frame>()).map(|bytes| {
+            let word = |at: usize| u64::from_ne_bytes(bytes[at..at + 8].try_into().expect("8 bytes"));
+            Frame { address: word(0), stack_pointer: word(8) }
         })
     }
 }
@@ -66,8 +84,8 @@ pub fn decode(record: &[u8]) -> Option<Event<'_>> {
             let (stack, rest) = take::<Stack>(record)?;
             let split = usize::from(stack.python) * size_of::<PythonFrame>();
             let python = rest.get(..split)?;
-            let native = rest.get(split..split + usize::from(stack.native) * 8)?;
-            Event::Stack(stack, Frames(python), native)
+            let native = rest.get(split..split + usize::from(stack.native) * size_of::<Frame>())?;
+            Event::Stack(stack, PythonFrames(python), NativeFrames(native))
         }
         Kind::Code => Event::Code(take(record)?.0),
         Kind::Chunk => {
@@ -79,6 +97,7 @@ pub fn decode(record: &[u8]) -> Option<Event<'_>> {
         Kind::Thread => Event::Thread(take(record)?.0),
         Kind::ThreadEnd => Event::ThreadEnd(take(record)?.0),
         Kind::ModulesChanged => Event::ModulesChanged(take::<Outcome>(record)?.0.header),
+        Kind::Exec => Event::Exec(take::<Outcome>(record)?.0.header),
         Kind::Paused => Event::Paused(take::<Outcome>(record)?.0.header),
     })
 }

@@ -2,17 +2,23 @@
 
 use aya::{
     Ebpf, EbpfLoader, include_bytes_aligned,
-    maps::{Array, MapData, MapError, RingBuf},
+    maps::{Array, HashMap, MapData, MapError, RingBuf},
     programs::{ProgramError, RawTracePoint},
 };
 use memprof_common::{
     config::{Config, MAX_PROCESSES},
     counter::{COUNT, Counters},
-    process::{Process, ProcessState},
+    process::{Process, ProcessState, SeenCode},
 };
 
 use super::btf::{self, BtfError};
-use crate::probe::attach::{self, AttachError};
+use crate::{
+    probe::attach::{self, AttachError},
+    unwind::{
+        Tables,
+        table::{Descriptors, Limits},
+    },
+};
 
 static OBJECT: &[u8] = include_bytes_aligned!(concat!(env!("OUT_DIR"), "/memprof-ebpf"));
 
@@ -28,9 +34,14 @@ pub enum KernelError {
     /// A program was refused.
     #[error(transparent)]
     Attach(#[from] AttachError),
-    /// The tracepoint was refused.
-    #[error("cannot attach to the kernel's tracepoint sched_process_exit: {0}")]
-    Tracepoint(#[source] Box<ProgramError>),
+    /// A tracepoint was refused.
+    #[error("cannot attach to the kernel's tracepoint {tracepoint}: {source}")]
+    Tracepoint {
+        /// Its name.
+        tracepoint: &'static str,
+        /// What the kernel said.
+        source: Box<ProgramError>,
+    },
     /// A map cannot be used.
     #[error("cannot use the eBPF map {name}: {source}")]
     Map {
@@ -39,6 +50,9 @@ pub enum KernelError {
         /// Why.
         source: Box<MapError>,
     },
+    /// The unwind tables cannot be mapped.
+    #[error("cannot map the kernel's arrays of unwind tables: {0}")]
+    Tables(#[source] std::io::Error),
     /// No slot is free.
     #[error("more than {MAX_PROCESSES} processes at a time: trace fewer")]
     TooManyProcesses,
@@ -51,6 +65,8 @@ pub struct Settings {
     pub buffer_size: u32,
     /// Hold targets when it is half full.
     pub pause: bool,
+    /// Bytes of kernel memory for unwind tables; less than the least is taken as that.
+    pub unwind_memory: u64,
 }
 
 /// The loaded programs and their maps.
@@ -59,9 +75,13 @@ pub struct Kernel {
     pub ebpf: Ebpf,
     /// Every record of every process.
     pub events: RingBuf<MapData>,
+    /// The unwind tables.
+    pub tables: Tables,
     processes: Array<MapData, Process>,
     states: Array<MapData, ProcessState>,
     counters: Array<MapData, KernelCounters>,
+    slots: HashMap<MapData, u32, u32>,
+    seen_code: HashMap<MapData, u64, SeenCode>,
     used: Vec<bool>,
 }
 
@@ -76,43 +96,73 @@ impl Kernel {
     /// Loads the object; every program is verified here.
     pub fn load(settings: Settings) -> Result<Self, KernelError> {
         let pause_above = if settings.pause { u64::from(settings.buffer_size / 2) } else { 0 };
-        let config = Config { task_thread_pointer: btf::task_thread_pointer()?, pause_above };
-        let mut ebpf = EbpfLoader::new()
+        let offsets = btf::offsets()?;
+        let config = Config { task_thread_pointer: offsets.task_thread_pointer, pause_above };
+        let limits = Limits::of_bytes(settings.unwind_memory);
+        let mut loader = EbpfLoader::new();
+        limits.set(&mut loader);
+        let mut ebpf = loader
+            .override_global("RETURN_PROBES", &offsets.return_probes, true)
             .override_global("CONFIG", &config, true)
             .map_max_entries("EVENTS", settings.buffer_size)
             .load(OBJECT)
             .map_err(|error| KernelError::Load(Box::new(error)))?;
+        let tables = Descriptors::of(&ebpf).and_then(|descriptors| Tables::new(descriptors, limits));
+        let tables = tables.map_err(KernelError::Tables)?;
         attach::load(&mut ebpf)?;
-        attach_exit(&mut ebpf).map_err(|error| KernelError::Tracepoint(Box::new(error)))?;
+        for (program, tracepoint) in TRACEPOINTS {
+            attach_tracepoint(&mut ebpf, program, tracepoint)
+                .map_err(|source| KernelError::Tracepoint { tracepoint, source: Box::new(source) })?;
+        }
         let events = take(&mut ebpf, "EVENTS", RingBuf::try_from)?;
         let processes = take(&mut ebpf, "PROCESSES", Array::try_from)?;
         let states = take(&mut ebpf, "PROCESS_STATES", Array::try_from)?;
         let counters = take(&mut ebpf, "COUNTERS", Array::try_from)?;
-        Ok(Self { ebpf, events, processes, states, counters, used: vec![false; MAX_PROCESSES as usize] })
+        let slots = take(&mut ebpf, "SLOTS", HashMap::try_from)?;
+        let seen_code = take(&mut ebpf, "SEEN_CODE", HashMap::try_from)?;
+        Ok(Self {
+            ebpf,
+            tables,
+            events,
+            processes,
+            states,
+            counters,
+            slots,
+            seen_code,
+            used: vec![false; MAX_PROCESSES as usize],
+        })
     }
 
-    /// Takes a free slot.
-    pub fn take_slot(&mut self) -> Result<u16, KernelError> {
+    /// Takes a free slot for a process.
+    pub fn take_slot(&mut self, tgid: u32) -> Result<u16, KernelError> {
         let slot = self.used.iter().position(|used| !used).ok_or(KernelError::TooManyProcesses)?;
         self.used[slot] = true;
         self.counters
             .set(slot as u32, KernelCounters([0; COUNT]), 0)
             .map_err(|error| map("COUNTERS", error))?;
-        self.reset_state(slot as u16)?;
+        let state = ProcessState { generation: monotonic_ns(), ..ProcessState::default() };
+        self.states.set(slot as u32, state, 0).map_err(|error| map("PROCESS_STATES", error))?;
+        self.slots.insert(tgid, slot as u32, 0).map_err(|error| map("SLOTS", error))?;
         Ok(slot as u16)
     }
 
     /// Gives a slot back. No probe may refer to it any more.
-    pub fn release_slot(&mut self, slot: u16) -> Result<(), KernelError> {
+    pub fn release_slot(&mut self, slot: u16, tgid: u32) -> Result<(), KernelError> {
+        // Gone already if the kernel side has run out of memory for it; nothing depends on it then.
+        let _ = self.slots.remove(&tgid);
+        let own: Vec<u64> = self
+            .seen_code
+            .iter()
+            .filter_map(Result::ok)
+            .filter_map(|(key, seen)| (seen.slot == u64::from(slot)).then_some(key))
+            .collect();
+        for key in own {
+            // The object may have died meanwhile.
+            let _ = self.seen_code.remove(&key);
+        }
         self.set_process(slot, &Process::default())?;
         self.used[usize::from(slot)] = false;
         Ok(())
-    }
-
-    /// Lets the programs begin anew with a process. It must stand still, or have no probes yet.
-    pub fn reset_state(&mut self, slot: u16) -> Result<(), KernelError> {
-        let state = ProcessState::default();
-        self.states.set(u32::from(slot), state, 0).map_err(|error| map("PROCESS_STATES", error))
     }
 
     /// Tells the programs of a process.
@@ -127,11 +177,14 @@ impl Kernel {
     }
 }
 
-fn attach_exit(ebpf: &mut Ebpf) -> Result<(), ProgramError> {
-    let program: &mut RawTracePoint =
-        ebpf.program_mut("thread_exit").ok_or(ProgramError::NotLoaded)?.try_into()?;
+/// Programs on raw tracepoints, with their tracepoints.
+const TRACEPOINTS: [(&str, &str); 2] =
+    [("thread_exit", "sched_process_exit"), ("process_exec", "sched_process_exec")];
+
+fn attach_tracepoint(ebpf: &mut Ebpf, program: &str, tracepoint: &str) -> Result<(), ProgramError> {
+    let program: &mut RawTracePoint = ebpf.program_mut(program).ok_or(ProgramError::NotLoaded)?.try_into()?;
     program.load()?;
-    program.attach("sched_process_exit")?;
+    program.attach(tracepoint)?;
     Ok(())
 }
 
@@ -142,6 +195,14 @@ fn take<T>(
 ) -> Result<T, KernelError> {
     let found = ebpf.take_map(name).ok_or(MapError::InvalidName { name: name.to_owned() });
     found.and_then(convert).map_err(|error| map(name, error))
+}
+
+/// `CLOCK_MONOTONIC`, which the kernel side's clock is.
+fn monotonic_ns() -> u64 {
+    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: the pointer is to a local; the clock always exists.
+    unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &raw mut time) };
+    time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64
 }
 
 fn map(name: &'static str, source: MapError) -> KernelError {

@@ -4,10 +4,12 @@ pub mod btf;
 pub mod drive;
 pub mod event;
 pub mod kernel;
+pub mod losses;
 pub mod recording;
 pub mod release;
 pub mod rss;
 pub mod session;
 pub mod signals;
+pub mod stacks;
 
 pub use recording::{Options, Recording, TraceError};

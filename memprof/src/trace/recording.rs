@@ -60,6 +60,8 @@ pub struct Options {
     pub pause: bool,
     /// Take stacks at all.
     pub stacks: bool,
+    /// Bytes of kernel memory for unwind tables; less than 8 MiB is taken as that.
+    pub unwind_memory: u64,
 }
 
 /// A recording under way.
@@ -76,6 +78,18 @@ struct Traced {
     allocators: Vec<(FileId, Range)>,
     /// A supervisor answers signals of the kernel side.
     supervised: bool,
+    /// Where the kernel's mapping `[uprobes]` begins, once it is there.
+    trampoline: Option<u64>,
+}
+
+impl Traced {
+    /// The process runs another program: the files that it has mapped before keep their probes, what is known of
+    /// addresses is void.
+    fn program_changed(&mut self) -> Result<(), WriteError> {
+        self.allocators.clear();
+        self.trampoline = None;
+        self.session.program_changed()
+    }
 }
 
 /// What a look at a process's modules has brought.
@@ -102,7 +116,11 @@ const BATCH: usize = 1 << 18;
 impl Recording {
     /// Loads the kernel side.
     pub fn new(options: Options) -> Result<Self, TraceError> {
-        let kernel = Kernel::load(Settings { buffer_size: options.buffer_size, pause: options.pause })?;
+        let kernel = Kernel::load(Settings {
+            buffer_size: options.buffer_size,
+            pause: options.pause,
+            unwind_memory: options.unwind_memory,
+        })?;
         Ok(Self { kernel, options, traced: HashMap::new(), modules_changed: Vec::new() })
     }
 
@@ -113,9 +131,10 @@ impl Recording {
 
     /// Takes a process in. Nothing of it is seen before [`Recording::look`].
     pub fn add(&mut self, process: Process, output: Output, supervised: bool) -> Result<u16, TraceError> {
-        let slot = self.kernel.take_slot()?;
+        let slot = self.kernel.take_slot(process.pid as u32)?;
         let session = Session::new(process, output);
-        let traced = Traced { session, links: HashMap::new(), allocators: Vec::new(), supervised };
+        let traced =
+            Traced { session, links: HashMap::new(), allocators: Vec::new(), supervised, trampoline: None };
         self.traced.insert(slot, traced);
         Ok(slot)
     }
@@ -129,16 +148,6 @@ impl Recording {
     pub fn pidfd(&self, slot: u16) -> io::Result<OwnedFd> {
         let traced = self.traced.get(&slot).ok_or(io::ErrorKind::NotFound)?;
         traced.session.process.pidfd.try_clone()
-    }
-
-    /// The process runs another program, of which nothing has run yet.
-    pub fn program_changed(&mut self, slot: u16) -> Result<(), TraceError> {
-        self.kernel.reset_state(slot)?;
-        if let Some(traced) = self.traced.get_mut(&slot) {
-            traced.session.program_changed();
-            traced.allocators.clear();
-        }
-        Ok(())
     }
 
     /// Looks at the modules of a process and probes what is new.
@@ -155,12 +164,12 @@ impl Recording {
                 log::debug!("{}: {}", file.path, file.reason);
             }
         }
-        let mut plans: Vec<(&Module, Plan)> = Vec::new();
+        let mut plans: Vec<(Module, Plan)> = Vec::new();
         for module in &modules {
             let known = traced.links.contains_key(&module.id)
                 && traced.allocators.iter().any(|(id, _)| *id == module.id);
             if !known {
-                plans.push((module, plan::allocators(module)));
+                plans.push((module.clone(), plan::allocators(module)));
             }
         }
         for (module, plan) in &plans {
@@ -175,8 +184,10 @@ impl Recording {
                     if let Some(probe) =
                         plan::at(&modules[python.module], Program::CodeDealloc, python.code_destructor)
                     {
-                        plans
-                            .push((&modules[python.module], Plan { probes: vec![probe], ..Plan::default() }));
+                        plans.push((
+                            modules[python.module].clone(),
+                            Plan { probes: vec![probe], ..Plan::default() },
+                        ));
                         traced.session.python = Some(python);
                     } else {
                         found.warnings.push(format!(
@@ -189,6 +200,18 @@ impl Recording {
                 Err(error) => found.warnings.push(format!("{error}: no Python stacks are taken")),
             }
         }
+        if self.options.stacks && traced.session.native() {
+            let file = |id: &FileId| {
+                modules.iter().find(|module| module.id == *id).map(|module| module.file.clone())
+            };
+            let update = self.kernel.tables.update(slot, &mappings, file);
+            if update.no_room > 0 {
+                found.warnings.push(format!(
+                    "the unwind tables of {} files find no room, native stacks end in them: give more with --unwind-memory",
+                    update.no_room
+                ));
+            }
+        }
         let kernel_process = describe(traced, self.options);
         self.kernel.set_process(slot, &kernel_process)?;
         let target = NonZeroU32::new(pid as u32).ok_or(TargetError::NoSuchProcess(pid))?;
@@ -197,13 +220,14 @@ impl Recording {
             if plan.probes.is_empty() || (!is_code_dealloc && traced.links.contains_key(&module.id)) {
                 continue;
             }
-            let links = attach::attach(&mut self.kernel.ebpf, module, &plan.probes, target, slot)
+            let links = attach::attach(&mut self.kernel.ebpf, &module, &plan.probes, target, slot)
                 .map_err(|error| gone_or(traced, error))?;
             traced.links.entry(module.id).or_default().extend(links);
             if plan.allocator_text.is_some() {
                 found.allocators.push((module.path.clone(), plan));
             }
         }
+        traced.session.set_modules(modules)?;
         Ok(found)
     }
 
@@ -221,6 +245,12 @@ impl Recording {
             };
             match event::decode(&record) {
                 Some(Event::ModulesChanged(Header { slot, .. })) => {
+                    if !self.modules_changed.contains(&slot) {
+                        self.modules_changed.push(slot);
+                    }
+                }
+                Some(Event::Exec(Header { slot, .. })) => {
+                    traced.program_changed()?;
                     if !self.modules_changed.contains(&slot) {
                         self.modules_changed.push(slot);
                     }
@@ -245,9 +275,15 @@ impl Recording {
 
     /// Samples the resident size of every process, and makes what was written readable.
     pub fn sample(&mut self) -> Result<(), TraceError> {
-        for traced in self.traced.values_mut() {
+        for (slot, traced) in &mut self.traced {
             traced.session.sample()?;
             traced.session.flush()?;
+            if traced.trampoline.is_none() && traced.session.has_begun() {
+                traced.trampoline = find_trampoline(&traced.session.process);
+                if traced.trampoline.is_some() {
+                    self.kernel.set_process(*slot, &describe(traced, self.options))?;
+                }
+            }
         }
         Ok(())
     }
@@ -265,7 +301,8 @@ impl Recording {
         self.drain_all()?;
         let counters = self.kernel.counters(slot)?;
         let Some(traced) = self.traced.remove(&slot) else { return Ok(None) };
-        self.kernel.release_slot(slot)?;
+        self.kernel.tables.remove(slot);
+        self.kernel.release_slot(slot, traced.session.process.pid as u32)?;
         Ok(Some(traced.session.finish(&counters)?))
     }
 }
@@ -273,11 +310,15 @@ impl Recording {
 /// What the kernel side is told of a process.
 fn describe(traced: &Traced, options: Options) -> KernelProcess {
     let mut described = KernelProcess { tgid: traced.session.process.pid as u32, ..KernelProcess::default() };
+    if options.stacks && traced.session.native() {
+        described.flags |= process_flag::NATIVE;
+    }
     let mut texts = [Range::default(); MAX_ALLOCATOR_TEXTS];
     for (place, (_, text)) in texts.iter_mut().zip(&traced.allocators) {
         *place = *text;
     }
     described.allocator_texts = texts;
+    described.trampoline = traced.trampoline.unwrap_or(0);
     if traced.supervised {
         described.flags |= process_flag::HOLD;
         if options.pause {
@@ -304,6 +345,12 @@ fn find_interpreter(pid: i32, modules: &[Module]) -> Result<Option<Interpreter>,
     match python.confirm(&memory)? {
         Confirmation::NotInitialised | Confirmation::Idle | Confirmation::Confirmed => Ok(Some(python)),
     }
+}
+
+/// The kernel's own mapping for probes (`kernel/events/uprobes.c`), whose first instruction return probes lead to.
+fn find_trampoline(process: &Process) -> Option<u64> {
+    let mappings = process.mappings().ok()?;
+    mappings.iter().find(|mapping| mapping.path == "[uprobes]").map(|mapping| mapping.begin)
 }
 
 /// A probe that cannot be placed because the process is no more is no fault of the probe.
