@@ -24,20 +24,20 @@ pub enum Counter {
     WalkRaced = 8,
     /// A call that never returned (`longjmp`, exception, end of the thread); its state was replaced.
     AbandonedCall = 9,
-    /// A native stack that reached the thread's first frame. No loss; for the share.
-    NativeComplete = 10,
     /// A native stack longer than the limit.
-    NativeCut = 11,
+    NativeCut = 10,
     /// A native walk that came to an address in no known mapping.
-    NativeNoMapping = 12,
+    NativeNoMapping = 11,
     /// A native walk that came to an address with no unwind row.
-    NativeNoRow = 13,
+    NativeNoRow = 12,
     /// A native walk that came to a row which its encoding cannot express.
-    NativeInexpressible = 14,
+    NativeInexpressible = 13,
     /// A native walk that could not read the stack.
-    NativeFault = 15,
+    NativeFault = 14,
     /// A native walk whose frame address did not grow.
-    NativeStuck = 16,
+    NativeStuck = 15,
+    /// A native walk that came to a file whose table was not there yet.
+    NativeNoTable = 16,
     /// Times the target was paused because the buffer was nearly full. No loss.
     Paused = 17,
 }

@@ -104,8 +104,8 @@ pub struct Outcome {
     pub header: Header,
 }
 
-/// A stack that is seen for the first time. `python` [`PythonFrame`]s follow, then `native` `u64` return
-/// addresses, each innermost first.
+/// A stack that is seen for the first time. `python` [`PythonFrame`]s follow, then `native`
+/// [`crate::unwind::Frame`]s, each innermost first.
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
 pub struct Stack {
@@ -129,8 +129,6 @@ pub mod stack_flag {
     pub const PYTHON_FAULT: u32 = 1 << 1;
     /// The native stack did not end at the thread's first frame.
     pub const NATIVE_CUT: u32 = 1 << 2;
-    /// First bit of the native walk's end state, 4 bits wide.
-    pub const NATIVE_END_SHIFT: u32 = 8;
 }
 
 /// One Python frame of a [`Stack`], or the boundary of an evaluation loop's activation.

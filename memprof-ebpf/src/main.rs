@@ -15,6 +15,7 @@ mod lifecycle;
 mod maps;
 mod python;
 mod stack;
+mod unwind;
 mod user;
 
 #[panic_handler]

@@ -11,7 +11,10 @@ use memprof_common::{
     thread::ThreadState,
 };
 
-use crate::stack::{StackRecord, WALKS, Walk};
+use crate::{
+    stack::{StackRecord, Walk},
+    unwind::WALKS,
+};
 
 /// Every record, from every CPU and process, in causal order. The loader sets the size.
 #[map]

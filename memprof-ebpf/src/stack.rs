@@ -2,13 +2,14 @@
 
 use core::ffi::c_void;
 
-use aya_ebpf::helpers::generated::bpf_ringbuf_output;
+use aya_ebpf::helpers::generated::{bpf_probe_read_kernel, bpf_ringbuf_output};
 use memprof_common::{
     config::{MAX_NATIVE_FRAMES, MAX_PYTHON_FRAMES},
     counter::Counter,
     event::{Kind, PythonFrame, Stack, stack_flag},
     process::{Process, ProcessState, process_flag},
     thread::ThreadState,
+    unwind::{End, Frame},
 };
 
 use crate::{
@@ -16,12 +17,10 @@ use crate::{
     emit::{self, NO_WAKEUP},
     hash,
     maps::{EVENTS, SEEN_STACKS, STACK, WALK},
-    python, user,
+    python,
+    unwind::{self, Registers, WALKS},
+    user,
 };
-
-/// Walks that can be under way on one CPU at a time: a program can be preempted in the middle of one by a
-/// thread whose probe starts another.
-pub const WALKS: u32 = 4;
 
 /// Bytes of the traced process's memory that are read at once. A read costs the same whatever its size is,
 /// and frames of consecutive calls lie side by side.
@@ -56,7 +55,7 @@ pub struct Walk {
 pub struct StackRecord {
     pub head: Stack,
     pub python: [PythonFrame; MAX_PYTHON_FRAMES as usize],
-    pub native: [u64; MAX_NATIVE_FRAMES as usize],
+    pub native: [Frame; MAX_NATIVE_FRAMES as usize],
 }
 
 /// Finds a walk that nobody on this CPU is using.
@@ -87,7 +86,14 @@ fn release(set: u32) {
 
 /// Takes the calling thread's stack and returns its id, or 0 where there is none.
 #[inline(always)]
-pub fn take(process: &Process, state: &mut ProcessState, thread: &ThreadState, slot: u16, tid: u32) -> u64 {
+pub fn take(
+    process: &Process,
+    state: &mut ProcessState,
+    thread: &ThreadState,
+    registers: Registers,
+    slot: u16,
+    tid: u32,
+) -> u64 {
     if process.flags & (process_flag::PYTHON | process_flag::NATIVE) == 0 {
         return 0;
     }
@@ -95,7 +101,7 @@ pub fn take(process: &Process, state: &mut ProcessState, thread: &ThreadState, s
         emit::count(slot, Counter::WalkRaced);
         return 0;
     };
-    let id = walk(process, state, thread, slot, tid, set).unwrap_or(0);
+    let id = walk(process, state, thread, registers, slot, tid, set).unwrap_or(0);
     release(set);
     id
 }
@@ -105,6 +111,7 @@ fn walk(
     process: &Process,
     state: &mut ProcessState,
     thread: &ThreadState,
+    registers: Registers,
     slot: u16,
     tid: u32,
     set: u32,
@@ -122,47 +129,82 @@ fn walk(
         python::walk(process, state, walk, thread, slot, set);
     }
     // SAFETY: as above.
-    let (hash, python, flags) = unsafe { ((*walk).hash, (*walk).python, (*walk).flags) };
-    if python == 0 {
+    let (mut hash, python, mut flags) = unsafe { ((*walk).hash, (*walk).python, (*walk).flags) };
+    let mut native = NativeFrames { first: core::ptr::null(), count: 0 };
+    if process.flags & process_flag::NATIVE != 0 {
+        let (frames, end) = unwind::walk(set, slot, registers, hash)?;
+        hash = frames.hash;
+        native = NativeFrames { first: (&raw const frames.frames).cast(), count: frames.count as u32 };
+        if let Some(counter) = counter(end) {
+            flags |= stack_flag::NATIVE_CUT;
+            emit::count(slot, counter);
+        }
+    }
+    if python == 0 && native.count == 0 && flags == 0 {
         return None;
     }
     // 0 means none.
     let id = hash::mix(hash, u64::from(flags)) | 1;
     // SAFETY: the value is not read.
-    if unsafe { SEEN_STACKS.get(id) }.is_none() && send(python, flags, id, slot, tid, set) {
+    if unsafe { SEEN_STACKS.get(id) }.is_none() && send(python, native, flags, id, slot, tid, set) {
         let _ = SEEN_STACKS.insert(id, 1, 0);
     }
     Some(id)
 }
 
+/// What is counted for a native walk that did not reach the thread's first frame.
+#[inline(always)]
+fn counter(end: End) -> Option<Counter> {
+    Some(match end {
+        End::Complete => return None,
+        End::Cut => Counter::NativeCut,
+        End::NoMapping => Counter::NativeNoMapping,
+        End::NoRow => Counter::NativeNoRow,
+        End::Inexpressible => Counter::NativeInexpressible,
+        End::Fault => Counter::NativeFault,
+        End::Stuck => Counter::NativeStuck,
+        End::NoTable => Counter::NativeNoTable,
+    })
+}
+
+/// The frames of a native walk, in its memory.
+#[derive(Clone, Copy)]
+struct NativeFrames {
+    first: *const Frame,
+    count: u32,
+}
+
 /// Sends the frames of a stack. A stack that finds no room is not marked as sent.
 #[inline(always)]
-fn send(count: u32, flags: u32, id: u64, slot: u16, tid: u32, set: u32) -> bool {
+fn send(python: u32, native: NativeFrames, flags: u32, id: u64, slot: u16, tid: u32, set: u32) -> bool {
     for step in 0..MAX_PYTHON_FRAMES / code::STRIDE {
         let first = step * code::STRIDE;
-        if first >= count {
+        if first >= python {
             break;
         }
-        code::resolve_some(set, u32::from(slot), first, count, tid);
+        code::resolve_some(set, u32::from(slot), first, python, tid);
     }
     let Some(record) = STACK.get_ptr_mut(set) else { return false };
-    // SAFETY: this CPU's element, held by this walk. The size is masked to less than the element's.
+    let (python, count) =
+        (user::at_most(python, MAX_PYTHON_FRAMES), user::at_most(native.count, MAX_NATIVE_FRAMES));
+    let python_size = python * size_of::<PythonFrame>() as u32;
+    let native_size = count * size_of::<Frame>() as u32;
+    // SAFETY: this CPU's element, held by this walk; the sizes are no more than those of the arrays, which lie one behind
+    // the other, so that what is put behind fewer Python frames stays inside as well.
     let result = unsafe {
         (*record).head = Stack {
             header: emit::header(Kind::Stack, 0, slot, tid),
             id,
-            python: count as u16,
-            native: 0,
+            python: python as u16,
+            native: count as u16,
             flags,
         };
-        let count = user::at_most(count, MAX_PYTHON_FRAMES);
-        let size = size_of::<Stack>() as u32 + count * size_of::<PythonFrame>() as u32;
-        bpf_ringbuf_output(
-            (&raw const EVENTS).cast_mut().cast::<c_void>(),
-            record.cast(),
-            u64::from(size),
-            NO_WAKEUP,
-        )
+        if !native.first.is_null() {
+            let behind = (&raw mut (*record).python).cast::<u8>().add(python_size as usize);
+            bpf_probe_read_kernel(behind.cast(), native_size, native.first.cast());
+        }
+        let size = u64::from(size_of::<Stack>() as u32 + python_size + native_size);
+        bpf_ringbuf_output((&raw const EVENTS).cast_mut().cast::<c_void>(), record.cast(), size, NO_WAKEUP)
     };
     if result != 0 {
         emit::count(slot, Counter::LostStack);

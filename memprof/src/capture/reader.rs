@@ -87,7 +87,10 @@ impl fmt::Display for Ending {
                 write!(f, "the capture is malformed at byte {at} ({why}); what came before is reported")
             }
             Self::TooLarge { at, what, limit } => {
-                write!(f, "the capture has more than {limit} {what} (at byte {at}); what came before is reported")
+                write!(
+                    f,
+                    "the capture has more than {limit} {what} (at byte {at}); what came before is reported"
+                )
             }
             Self::Damaged { at, why } => {
                 write!(f, "the capture is damaged after byte {at} ({why}); what came before is reported")

@@ -61,15 +61,7 @@ impl Source {
             let size = size_without_padding(&file, file_size)?;
             Bytes::Raw(file.take(size))
         };
-        Ok(Self {
-            bytes,
-            file_size,
-            window: vec![0; WINDOW],
-            start: 0,
-            end: 0,
-            consumed: 0,
-            ended: None,
-        })
+        Ok(Self { bytes, file_size, window: vec![0; WINDOW], start: 0, end: 0, consumed: 0, ended: None })
     }
 
     /// What of the window has not been consumed.

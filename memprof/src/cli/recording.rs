@@ -37,6 +37,12 @@ pub(super) struct RecordingOptions {
     /// Say more: -v what is probed where, -vv what the kernel side says
     #[arg(short, long, action = clap::ArgAction::Count)]
     pub verbose: u8,
+    /// Take native stacks too [default: for a program without a Python interpreter]
+    #[arg(long, overrides_with = "no_native")]
+    pub native: bool,
+    /// Take no native stacks
+    #[arg(long)]
+    pub no_native: bool,
     /// Stop by itself after this time
     #[arg(long, value_name = "SECONDS", value_parser = parse_seconds)]
     pub duration: Option<Duration>,
@@ -55,15 +61,31 @@ pub(super) struct RecordingOptions {
     /// Size of the buffer between kernel and memprof, a power of two, such as 64M
     #[arg(long, value_name = "SIZE", default_value = "64M", value_parser = parse_buffer_size)]
     pub buffer_size: u32,
+    /// Kernel memory for unwind tables, such as 48M
+    #[arg(long, value_name = "SIZE", default_value = "48M", value_parser = parse_size)]
+    pub unwind_memory: u64,
 }
 
 impl RecordingOptions {
+    fn native_choice(&self) -> Option<bool> {
+        match (self.native, self.no_native || self.no_stacks) {
+            (_, true) => Some(false),
+            (true, false) => Some(true),
+            (false, false) => None,
+        }
+    }
+
     pub(super) fn pace(&self) -> Pace {
         Pace { interval: Duration::from_millis(self.interval), duration: self.duration }
     }
 
     pub(super) fn trace_options(&self, pause: bool) -> trace::Options {
-        trace::Options { buffer_size: self.buffer_size, pause, stacks: !self.no_stacks }
+        trace::Options {
+            buffer_size: self.buffer_size,
+            pause,
+            stacks: !self.no_stacks,
+            unwind_memory: if self.native_choice() == Some(false) { 0 } else { self.unwind_memory },
+        }
     }
 
     /// Creates the file of a capture. It belongs to the invoking user, and is made without following links.
@@ -82,7 +104,13 @@ impl RecordingOptions {
             owner.give(&file).with_context(|| format!("cannot give {} to its owner", path.display()))?;
         }
         let version = if self.capture_format == 12 { Version::V12 } else { Version::V13 };
-        Ok(Output { file, path: path.to_owned(), version, compress: !self.no_compress })
+        Ok(Output {
+            file,
+            path: path.to_owned(),
+            version,
+            compress: !self.no_compress,
+            native: self.native_choice(),
+        })
     }
 }
 
@@ -148,7 +176,7 @@ fn parse_seconds(text: &str) -> Result<Duration, String> {
 }
 
 /// Bytes with an optional K, M or G.
-fn parse_buffer_size(text: &str) -> Result<u32, String> {
+fn parse_size(text: &str) -> Result<u64, String> {
     let (digits, shift) = match text.trim_end_matches('B').trim_end_matches('i').to_ascii_uppercase() {
         text if text.ends_with('K') => (text.trim_end_matches('K').to_owned(), 10),
         text if text.ends_with('M') => (text.trim_end_matches('M').to_owned(), 20),
@@ -156,7 +184,11 @@ fn parse_buffer_size(text: &str) -> Result<u32, String> {
         text => (text, 0),
     };
     let number: u64 = digits.parse().map_err(|_| "not a size, such as 64M".to_owned())?;
-    let bytes = number.checked_shl(shift).filter(|bytes| bytes >> shift == number).unwrap_or(u64::MAX);
+    number.checked_mul(1 << shift).ok_or_else(|| "too large".to_owned())
+}
+
+fn parse_buffer_size(text: &str) -> Result<u32, String> {
+    let bytes = parse_size(text)?;
     // The kernel wants whole pages and a power of two, and cannot map more than 2 GiB (kernel/bpf/ringbuf.c).
     if !bytes.is_power_of_two() || !(4096..=1 << 30).contains(&bytes) {
         return Err("give a power of two from 4K to 1G".to_owned());

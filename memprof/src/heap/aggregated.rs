@@ -4,7 +4,7 @@ use std::path::Path;
 
 use rustc_hash::FxHashMap;
 
-use super::grouping::{records_entry};
+use super::grouping::records_entry;
 use super::profile::{Capture, Profile, ProfileError, Question, View};
 use super::replay::{MAX_DEFINITIONS, Progress, define};
 use super::samples::{Sample, Samples};

@@ -136,7 +136,8 @@ impl Lifetimes {
             sum.bytes = sum.bytes.wrapping_add(piece.size());
         }
         let kept = kept.into_iter().map(|((site, begin), sum)| (site, begin, None, sum));
-        let released = self.released.into_iter().map(|((site, begin, end), sum)| (site, begin, Some(end), sum));
+        let released =
+            self.released.into_iter().map(|((site, begin, end), sum)| (site, begin, Some(end), sum));
 
         let mut intervals: FxHashMap<SiteId, Vec<Interval>> = FxHashMap::default();
         for (site, allocated_before, deallocated_before, sum) in kept.chain(released) {

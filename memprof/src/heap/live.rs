@@ -130,9 +130,11 @@ impl LiveHeap {
 
     /// What lived at the peak, the latest where it was reached more than once, in no particular order.
     pub(super) fn at_peak(&self) -> impl Iterator<Item = Block> + '_ {
-        let pieces = self.ranges.iter().filter(|piece| piece.value.since <= self.peak_calls).map(|piece| {
-            Block { size: piece.size(), index: piece.value.index, site: piece.value.site }
-        });
+        let pieces = self
+            .ranges
+            .iter()
+            .filter(|piece| piece.value.since <= self.peak_calls)
+            .map(|piece| Block { size: piece.size(), index: piece.value.index, site: piece.value.site });
         let blocks = self.blocks.values().filter(|block| block.index < self.peak_calls);
         blocks.chain(&self.departed).copied().chain(pieces)
     }

@@ -48,22 +48,18 @@ impl Statistics {
     pub fn read(path: &Path, progress: Progress<'_>) -> Result<Self, ProfileError> {
         let mut reader = Reader::open(path)?;
         if reader.header().file_format == FileFormat::AggregatedAllocations {
-            return Err(ProfileError::Aggregated { what: "every allocation, from which statistics are made" });
+            return Err(ProfileError::Aggregated {
+                what: "every allocation, from which statistics are made",
+            });
         }
         let mut tables = Tables::default();
         let mut totals = Totals::default();
         replay(&mut reader, &mut tables, &mut totals, progress)?;
 
-        let by_allocator = Allocator::ALL
-            .into_iter()
-            .zip(totals.by_allocator)
-            .filter(|(_, count)| *count > 0)
-            .collect();
-        let by_stack = totals
-            .stacks
-            .into_iter()
-            .map(|stack| (stack, totals.by_stack[stack.index()]))
-            .collect();
+        let by_allocator =
+            Allocator::ALL.into_iter().zip(totals.by_allocator).filter(|(_, count)| *count > 0).collect();
+        let by_stack =
+            totals.stacks.into_iter().map(|stack| (stack, totals.by_stack[stack.index()])).collect();
         let mut by_size = totals.by_size;
         by_size.extend((0..).zip(totals.by_small_size).filter(|(_, count)| *count > 0));
         Ok(Self {

@@ -3,6 +3,8 @@
 
 use std::{collections::HashSet, fs, io};
 
+use memprof_common::unwind::ReturnProbes;
+
 /// Why an offset is not known.
 #[derive(Debug, thiserror::Error)]
 pub enum BtfError {
@@ -47,14 +49,38 @@ struct Btf {
     types: Vec<Option<Composite>>,
 }
 
-/// Offset in bytes of the user thread pointer in `task_struct`.
-pub fn task_thread_pointer() -> Result<u64, BtfError> {
+/// What the kernel side reads of the running kernel's structs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Offsets {
+    /// Offset in bytes of the user thread pointer in `task_struct`.
+    pub task_thread_pointer: u64,
+    /// Where the return addresses that return probes have replaced are kept; all zero where that is not known, and then
+    /// stacks end at a function with a return probe.
+    pub return_probes: ReturnProbes,
+}
+
+/// Reads the running kernel's type information.
+pub fn offsets() -> Result<Offsets, BtfError> {
     let bytes = fs::read(VMLINUX).map_err(|source| BtfError::Read { path: VMLINUX, source })?;
     let btf = parse(&bytes).ok_or(BtfError::Malformed)?;
     let path: &[&str] =
         if cfg!(target_arch = "aarch64") { &["thread", "uw", "tp_value"] } else { &["thread", "fsbase"] };
-    btf.offset("task_struct", path)
-        .ok_or_else(|| BtfError::Missing(format!("task_struct.{}", path.join("."))))
+    let task_thread_pointer = btf
+        .offset("task_struct", path)
+        .ok_or_else(|| BtfError::Missing(format!("task_struct.{}", path.join("."))))?;
+    Ok(Offsets { task_thread_pointer, return_probes: return_probes(&btf).unwrap_or_default() })
+}
+
+fn return_probes(btf: &Btf) -> Option<ReturnProbes> {
+    let offset = |name, member| btf.offset(name, &[member])?.try_into().ok();
+    Some(ReturnProbes {
+        task_utask: offset("task_struct", "utask")?,
+        utask_instances: offset("uprobe_task", "return_instances")?,
+        next: offset("return_instance", "next")?,
+        stack: offset("return_instance", "stack")?,
+        original: offset("return_instance", "orig_ret_vaddr")?,
+        reserved: 0,
+    })
 }
 
 fn parse(bytes: &[u8]) -> Option<Btf> {

@@ -1,10 +1,6 @@
 //! Drives a recording: empties the buffer, samples, looks at new modules, until it ends.
 
-use std::{
-    io,
-    os::fd::{AsFd as _, OwnedFd},
-    time::Duration,
-};
+use std::{io, os::fd::OwnedFd, time::Duration};
 
 use tokio::{
     io::{Interest, unix::AsyncFd},
@@ -69,7 +65,9 @@ pub async fn attached(
         .iter()
         .map(|slot| {
             let pidfd = recording.pidfd(*slot)?;
-            Ok((*slot, AsyncFd::with_interest(pidfd, Interest::READABLE)?))
+            // SAFETY: an owned descriptor stays the same, open one for as long as it lives.
+            let end = unsafe { AsyncFd::register_with_interest(pidfd, Interest::READABLE) };
+            Ok((*slot, end?))
         })
         .collect::<io::Result<Vec<_>>>()?;
     let mut ends = ends;

@@ -1,6 +1,8 @@
 //! Records of the ring buffer, decoded. The kernel side writes them, so a record of a wrong length is a defect of
 //! memprof's own and is counted, not trusted.
 
+use memprof_common::unwind::Frame;
+
 use memprof_common::event::{
     Allocation, Chunk, Code, Header, Kind, LONG_CHUNK, Outcome, PythonFrame, Release, SHORT_CHUNK, Stack,
     Thread,
@@ -19,7 +21,7 @@ pub enum Event<'a> {
     /// The thread's call succeeded and made no block.
     ReleaseDone(Header),
     /// A new stack, with its Python frames and its native return addresses, innermost first.
-    Stack(Stack, Frames<'a>, &'a [u8]),
+    Stack(Stack, PythonFrames<'a>, NativeFrames<'a>),
     /// A new code object.
     Code(Code),
     /// A piece of a string.
@@ -38,14 +40,28 @@ pub enum Event<'a> {
 
 /// The Python frames of a stack record.
 #[derive(Clone, Copy)]
-pub struct Frames<'a>(&'a [u8]);
+pub struct PythonFrames<'a>(&'a [u8]);
 
-impl<'a> Frames<'a> {
+impl<'a> PythonFrames<'a> {
     /// The frames, innermost first.
     pub fn iter(self) -> impl DoubleEndedIterator<Item = PythonFrame> + 'a {
         self.0.chunks_exact(size_of::<PythonFrame>()).map(|bytes| {
             let word = |at: usize| u64::from_ne_bytes(bytes[at..at + 8].try_into().expect("8 bytes"));
             PythonFrame { code: word(0), position: word(8) as i64, flags: word(16) }
+        })
+    }
+}
+
+/// The native frames of a stack record.
+#[derive(Clone, Copy)]
+pub struct NativeFrames<'a>(&'a [u8]);
+
+impl<'a> NativeFrames<'a> {
+    /// The frames, innermost first.
+    pub fn iter(self) -> impl DoubleEndedIterator<Item = Frame> + 'a {
+        self.0.chunks_exact(size_of::<Frame>()).map(|bytes| {
+            let word = |at: usize| u64::from_ne_bytes(bytes[at..at + 8].try_into().expect("8 bytes"));
+            Frame { address: word(0), stack_pointer: word(8) }
         })
     }
 }
@@ -68,8 +84,8 @@ pub fn decode(record: &[u8]) -> Option<Event<'_>> {
             let (stack, rest) = take::<Stack>(record)?;
             let split = usize::from(stack.python) * size_of::<PythonFrame>();
             let python = rest.get(..split)?;
-            let native = rest.get(split..split + usize::from(stack.native) * 8)?;
-            Event::Stack(stack, Frames(python), native)
+            let native = rest.get(split..split + usize::from(stack.native) * size_of::<Frame>())?;
+            Event::Stack(stack, PythonFrames(python), NativeFrames(native))
         }
         Kind::Code => Event::Code(take(record)?.0),
         Kind::Chunk => {

@@ -12,7 +12,13 @@ use memprof_common::{
 };
 
 use super::btf::{self, BtfError};
-use crate::probe::attach::{self, AttachError};
+use crate::{
+    probe::attach::{self, AttachError},
+    unwind::{
+        Tables,
+        table::{Descriptors, Limits},
+    },
+};
 
 static OBJECT: &[u8] = include_bytes_aligned!(concat!(env!("OUT_DIR"), "/memprof-ebpf"));
 
@@ -44,6 +50,9 @@ pub enum KernelError {
         /// Why.
         source: Box<MapError>,
     },
+    /// The unwind tables cannot be mapped.
+    #[error("cannot map the kernel's arrays of unwind tables: {0}")]
+    Tables(#[source] std::io::Error),
     /// No slot is free.
     #[error("more than {MAX_PROCESSES} processes at a time: trace fewer")]
     TooManyProcesses,
@@ -56,6 +65,8 @@ pub struct Settings {
     pub buffer_size: u32,
     /// Hold targets when it is half full.
     pub pause: bool,
+    /// Bytes of kernel memory for unwind tables; less than the least is taken as that.
+    pub unwind_memory: u64,
 }
 
 /// The loaded programs and their maps.
@@ -64,6 +75,8 @@ pub struct Kernel {
     pub ebpf: Ebpf,
     /// Every record of every process.
     pub events: RingBuf<MapData>,
+    /// The unwind tables.
+    pub tables: Tables,
     processes: Array<MapData, Process>,
     states: Array<MapData, ProcessState>,
     counters: Array<MapData, KernelCounters>,
@@ -83,12 +96,19 @@ impl Kernel {
     /// Loads the object; every program is verified here.
     pub fn load(settings: Settings) -> Result<Self, KernelError> {
         let pause_above = if settings.pause { u64::from(settings.buffer_size / 2) } else { 0 };
-        let config = Config { task_thread_pointer: btf::task_thread_pointer()?, pause_above };
-        let mut ebpf = EbpfLoader::new()
+        let offsets = btf::offsets()?;
+        let config = Config { task_thread_pointer: offsets.task_thread_pointer, pause_above };
+        let limits = Limits::of_bytes(settings.unwind_memory);
+        let mut loader = EbpfLoader::new();
+        limits.set(&mut loader);
+        let mut ebpf = loader
+            .override_global("RETURN_PROBES", &offsets.return_probes, true)
             .override_global("CONFIG", &config, true)
             .map_max_entries("EVENTS", settings.buffer_size)
             .load(OBJECT)
             .map_err(|error| KernelError::Load(Box::new(error)))?;
+        let tables = Descriptors::of(&ebpf).and_then(|descriptors| Tables::new(descriptors, limits));
+        let tables = tables.map_err(KernelError::Tables)?;
         attach::load(&mut ebpf)?;
         for (program, tracepoint) in TRACEPOINTS {
             attach_tracepoint(&mut ebpf, program, tracepoint)
@@ -102,6 +122,7 @@ impl Kernel {
         let seen_code = take(&mut ebpf, "SEEN_CODE", HashMap::try_from)?;
         Ok(Self {
             ebpf,
+            tables,
             events,
             processes,
             states,
@@ -125,10 +146,15 @@ impl Kernel {
         Ok(slot as u16)
     }
 
-    /// Gives a slot back. No probe may refer to it any more.
-    pub fn release_slot(&mut self, slot: u16, tgid: u32) -> Result<(), KernelError> {
-        // Gone already if the kernel side has run out of memory for it; nothing depends on it then.
+    /// Lets the programs ignore a process from now on.
+    pub fn ignore(&mut self, slot: u16, tgid: u32) -> Result<(), KernelError> {
+        // Gone already if the kernel had no memory for it; nothing depends on it then.
         let _ = self.slots.remove(&tgid);
+        self.set_process(slot, &Process::default())
+    }
+
+    /// Gives a slot back. No probe may refer to it any more.
+    pub fn release_slot(&mut self, slot: u16) -> Result<(), KernelError> {
         let own: Vec<u64> = self
             .seen_code
             .iter()
@@ -139,7 +165,6 @@ impl Kernel {
             // The object may have died meanwhile.
             let _ = self.seen_code.remove(&key);
         }
-        self.set_process(slot, &Process::default())?;
         self.used[usize::from(slot)] = false;
         Ok(())
     }

@@ -1,13 +1,16 @@
 //! Loading the eBPF object, draining the ring buffer, one session for each traced process.
 
 pub mod btf;
+pub mod detach;
 pub mod drive;
 pub mod event;
 pub mod kernel;
+pub mod losses;
 pub mod recording;
 pub mod release;
 pub mod rss;
 pub mod session;
 pub mod signals;
+pub mod stacks;
 
 pub use recording::{Options, Recording, TraceError};

@@ -8,6 +8,7 @@ use memprof_common::{
 };
 
 use super::{
+    detach::Detacher,
     event::{self, Event},
     kernel::{Kernel, KernelError, Settings},
     session::{Finished, Output, Session},
@@ -60,6 +61,8 @@ pub struct Options {
     pub pause: bool,
     /// Take stacks at all.
     pub stacks: bool,
+    /// Bytes of kernel memory for unwind tables; less than 8 MiB is taken as that.
+    pub unwind_memory: u64,
 }
 
 /// A recording under way.
@@ -68,6 +71,7 @@ pub struct Recording {
     options: Options,
     traced: HashMap<u16, Traced>,
     modules_changed: Vec<u16>,
+    detacher: Detacher,
 }
 
 struct Traced {
@@ -83,10 +87,10 @@ struct Traced {
 impl Traced {
     /// The process runs another program: the files that it has mapped before keep their probes, what is known of
     /// addresses is void.
-    fn program_changed(&mut self) {
-        self.session.program_changed();
+    fn program_changed(&mut self) -> Result<(), WriteError> {
         self.allocators.clear();
         self.trampoline = None;
+        self.session.program_changed()
     }
 }
 
@@ -114,8 +118,18 @@ const BATCH: usize = 1 << 18;
 impl Recording {
     /// Loads the kernel side.
     pub fn new(options: Options) -> Result<Self, TraceError> {
-        let kernel = Kernel::load(Settings { buffer_size: options.buffer_size, pause: options.pause })?;
-        Ok(Self { kernel, options, traced: HashMap::new(), modules_changed: Vec::new() })
+        let kernel = Kernel::load(Settings {
+            buffer_size: options.buffer_size,
+            pause: options.pause,
+            unwind_memory: options.unwind_memory,
+        })?;
+        Ok(Self {
+            kernel,
+            options,
+            traced: HashMap::new(),
+            modules_changed: Vec::new(),
+            detacher: Detacher::start(),
+        })
     }
 
     /// The loaded object, for what the kernel side says.
@@ -125,6 +139,9 @@ impl Recording {
 
     /// Takes a process in. Nothing of it is seen before [`Recording::look`].
     pub fn add(&mut self, process: Process, output: Output, supervised: bool) -> Result<u16, TraceError> {
+        for slot in self.detacher.done() {
+            self.kernel.release_slot(slot)?;
+        }
         let slot = self.kernel.take_slot(process.pid as u32)?;
         let session = Session::new(process, output);
         let traced =
@@ -158,12 +175,12 @@ impl Recording {
                 log::debug!("{}: {}", file.path, file.reason);
             }
         }
-        let mut plans: Vec<(&Module, Plan)> = Vec::new();
+        let mut plans: Vec<(Module, Plan)> = Vec::new();
         for module in &modules {
             let known = traced.links.contains_key(&module.id)
                 && traced.allocators.iter().any(|(id, _)| *id == module.id);
             if !known {
-                plans.push((module, plan::allocators(module)));
+                plans.push((module.clone(), plan::allocators(module)));
             }
         }
         for (module, plan) in &plans {
@@ -178,8 +195,10 @@ impl Recording {
                     if let Some(probe) =
                         plan::at(&modules[python.module], Program::CodeDealloc, python.code_destructor)
                     {
-                        plans
-                            .push((&modules[python.module], Plan { probes: vec![probe], ..Plan::default() }));
+                        plans.push((
+                            modules[python.module].clone(),
+                            Plan { probes: vec![probe], ..Plan::default() },
+                        ));
                         traced.session.python = Some(python);
                     } else {
                         found.warnings.push(format!(
@@ -191,6 +210,20 @@ impl Recording {
                 Ok(None) => {}
                 Err(error) => found.warnings.push(format!("{error}: no Python stacks are taken")),
             }
+        } else if let Some(python) = &mut traced.session.python {
+            python.complete(&images(&modules));
+        }
+        if self.options.stacks && traced.session.native() {
+            let file = |id: &FileId| {
+                modules.iter().find(|module| module.id == *id).map(|module| module.file.clone())
+            };
+            let update = self.kernel.tables.update(slot, &mappings, file);
+            if update.no_room > 0 {
+                found.warnings.push(format!(
+                    "the unwind tables of {} files find no room, native stacks end in them: give more with --unwind-memory",
+                    update.no_room
+                ));
+            }
         }
         let kernel_process = describe(traced, self.options);
         self.kernel.set_process(slot, &kernel_process)?;
@@ -200,13 +233,14 @@ impl Recording {
             if plan.probes.is_empty() || (!is_code_dealloc && traced.links.contains_key(&module.id)) {
                 continue;
             }
-            let links = attach::attach(&mut self.kernel.ebpf, module, &plan.probes, target, slot)
+            let links = attach::attach(&mut self.kernel.ebpf, &module, &plan.probes, target, slot)
                 .map_err(|error| gone_or(traced, error))?;
             traced.links.entry(module.id).or_default().extend(links);
             if plan.allocator_text.is_some() {
                 found.allocators.push((module.path.clone(), plan));
             }
         }
+        traced.session.set_modules(modules)?;
         Ok(found)
     }
 
@@ -229,7 +263,7 @@ impl Recording {
                     }
                 }
                 Some(Event::Exec(Header { slot, .. })) => {
-                    traced.program_changed();
+                    traced.program_changed()?;
                     if !self.modules_changed.contains(&slot) {
                         self.modules_changed.push(slot);
                     }
@@ -267,20 +301,16 @@ impl Recording {
         Ok(())
     }
 
-    /// Ends the capture of a process. Its probes go first, then what they had left in the buffer is taken.
+    /// Ends the capture of a process: its probes are ignored from now on, and what they have left in the buffer is taken.
     pub fn finish(&mut self, slot: u16) -> Result<Option<Finished>, TraceError> {
         let Some(traced) = self.traced.get_mut(&slot) else { return Ok(None) };
         let links = std::mem::take(&mut traced.links);
-        // Taking a probe away waits for every CPU to have left it; all at a time they wait together.
-        std::thread::scope(|scope| {
-            for link in links.into_values().flatten() {
-                scope.spawn(move || drop(link));
-            }
-        });
+        self.kernel.ignore(slot, traced.session.process.pid as u32)?;
+        self.detacher.detach(slot, links.into_values().flatten().collect());
         self.drain_all()?;
         let counters = self.kernel.counters(slot)?;
         let Some(traced) = self.traced.remove(&slot) else { return Ok(None) };
-        self.kernel.release_slot(slot, traced.session.process.pid as u32)?;
+        self.kernel.tables.remove(slot);
         Ok(Some(traced.session.finish(&counters)?))
     }
 }
@@ -288,6 +318,9 @@ impl Recording {
 /// What the kernel side is told of a process.
 fn describe(traced: &Traced, options: Options) -> KernelProcess {
     let mut described = KernelProcess { tgid: traced.session.process.pid as u32, ..KernelProcess::default() };
+    if options.stacks && traced.session.native() {
+        described.flags |= process_flag::NATIVE;
+    }
     let mut texts = [Range::default(); MAX_ALLOCATOR_TEXTS];
     for (place, (_, text)) in texts.iter_mut().zip(&traced.allocators) {
         *place = *text;
@@ -312,14 +345,14 @@ fn describe(traced: &Traced, options: Options) -> KernelProcess {
 
 fn find_interpreter(pid: i32, modules: &[Module]) -> Result<Option<Interpreter>, interpreter::Error> {
     let Ok(memory) = ProcessMemory::open(pid as u32) else { return Ok(None) };
-    let images: Vec<_> = modules
-        .iter()
-        .map(|module| image::Module { name: &module.path, data: &module.data, bias: module.bias })
-        .collect();
-    let Some(python) = interpreter::find(&images, &memory)? else { return Ok(None) };
+    let Some(python) = interpreter::find(&images(modules), &memory)? else { return Ok(None) };
     match python.confirm(&memory)? {
         Confirmation::NotInitialised | Confirmation::Idle | Confirmation::Confirmed => Ok(Some(python)),
     }
+}
+
+fn images(modules: &[Module]) -> Vec<image::Module<'_>> {
+    modules.iter().map(image::Module::of).collect()
 }
 
 /// The kernel's own mapping for probes (`kernel/events/uprobes.c`), whose first instruction return probes lead to.

@@ -2,29 +2,33 @@
 
 use std::{
     fs::File,
+    io::{self, Seek as _},
     path::PathBuf,
     time::{SystemTime, UNIX_EPOCH},
 };
 
 use memprof_common::{
-    counter::{Counter, Counters},
-    event::{Allocation, Code, Header as EventHeader, Release, Stack, Thread, frame_flag, stack_flag},
+    counter::Counters,
+    event::{Allocation, Code, Header as EventHeader, Release, Stack, Thread},
     function::Function,
 };
-use rustc_hash::FxHashMap;
+use rustc_hash::FxHashSet;
 
 use super::{
-    event::{Event, Frames},
+    event::{Event, NativeFrames, PythonFrames},
+    losses::{self, OwnLosses},
     release::{Pending, Releases},
     rss::ResidentSize,
+    stacks::{Known, Stacks},
 };
 use crate::{
     capture::{
-        Allocator, CodeId, CodeObject, Extension, Header, Loss, NativeId, PythonAllocator, PythonFrame, Sink,
-        StackId, Summary, Target, Version as CaptureVersion, WriteError, Writer,
+        self, Allocator, Extension, FileFormat, Header, Loss, MappedModule, PythonAllocator, Sink, Summary,
+        Target, Version as CaptureVersion, WriteError, Writer,
     },
-    python::{code::Assembler, interpreter::Interpreter, version::Version},
-    target::{Process, process::thread_comm},
+    python::{interpreter::Interpreter, version::Version},
+    target::{Process, module::Module, process::thread_comm},
+    unwind,
 };
 
 /// Where a capture goes and how it is written.
@@ -38,6 +42,8 @@ pub struct Output {
     pub version: CaptureVersion,
     /// Compress the finished file.
     pub compress: bool,
+    /// Native stacks too; where it is not said, for a program without a Python interpreter.
+    pub native: Option<bool>,
 }
 
 /// A capture that is done.
@@ -63,38 +69,29 @@ pub struct Session {
     pub python: Option<Interpreter>,
     command_line: String,
     start_ms: i64,
-    sink: SinkState,
-    assembler: Assembler,
-    codes: FxHashMap<u64, CodeId>,
-    names: Vec<(u32, std::sync::Arc<str>)>,
-    stacks: FxHashMap<u64, StackId>,
-    frames: Vec<PythonFrame>,
+    output: Output,
+    sink: Option<Open>,
+    modules: Vec<Module>,
+    stacks: Stacks,
     releases: Releases,
     resident: Option<ResidentSize>,
-    threads: FxHashMap<u32, ()>,
+    threads: FxHashSet<u32>,
     allocations: u64,
     bytes: u64,
     own_losses: OwnLosses,
 }
 
-/// What is lost on this side.
-#[derive(Default)]
-struct OwnLosses {
-    unknown_stacks: u64,
-    unknown_codes: u64,
-    malformed: u64,
-}
-
-/// The capture is begun with the first event: until then the interpreter, which its head names, may not have been
-/// loaded.
-enum SinkState {
-    Waiting(Output),
-    Open(Box<dyn Sink>, bool),
-    Closed,
+/// A capture that is being written.
+struct Open {
+    sink: Box<dyn Sink>,
+    native: bool,
+    /// Number of the maps in force, from 1; 0 before the first.
+    generation: u32,
 }
 
 impl Session {
-    /// Begins with a process.
+    /// Begins with a process. The capture is begun with the first event: until then the interpreter, which its head
+    /// names, may not have been loaded.
     pub fn new(process: Process, output: Output) -> Self {
         Self {
             command_line: process.command_line(),
@@ -102,29 +99,60 @@ impl Session {
             process,
             python: None,
             start_ms: now_ms(),
-            sink: SinkState::Waiting(output),
-            assembler: Assembler::default(),
-            codes: FxHashMap::default(),
-            names: Vec::new(),
-            stacks: FxHashMap::default(),
-            frames: Vec::new(),
+            output,
+            sink: None,
+            modules: Vec::new(),
+            stacks: Stacks::default(),
             releases: Releases::default(),
-            threads: FxHashMap::default(),
+            threads: FxHashSet::default(),
             allocations: 0,
             bytes: 0,
             own_losses: OwnLosses::default(),
         }
     }
 
-    /// The process runs another program now.
-    pub fn program_changed(&mut self) {
+    /// The process runs another program now. Every block of the old one is gone, so the capture begins anew.
+    pub fn program_changed(&mut self) -> Result<(), WriteError> {
+        // What it has buffered is written to the file that is emptied next.
+        drop(self.sink.take());
+        self.empty_file().map_err(|source| WriteError::Write { path: self.output.path.clone(), source })?;
         self.command_line = self.process.command_line();
+        self.start_ms = now_ms();
         self.python = None;
+        self.modules.clear();
+        self.stacks = Stacks::default();
+        self.releases = Releases::default();
+        self.threads.clear();
+        self.allocations = 0;
+        self.bytes = 0;
+        Ok(())
+    }
+
+    fn empty_file(&mut self) -> io::Result<()> {
+        self.output.file.set_len(0)?;
+        self.output.file.rewind()
+    }
+
+    /// Whether native stacks are wanted of the program.
+    pub fn native(&self) -> bool {
+        match &self.sink {
+            Some(open) => open.native,
+            None => self.output.native.unwrap_or(self.python.is_none()),
+        }
+    }
+
+    /// The files that the process has mapped now.
+    pub fn set_modules(&mut self, modules: Vec<Module>) -> Result<(), WriteError> {
+        self.modules = modules;
+        match &mut self.sink {
+            Some(open) if open.native => open.map(&self.modules),
+            _ => Ok(()),
+        }
     }
 
     /// Whether anything was recorded.
     pub fn has_begun(&self) -> bool {
-        matches!(self.sink, SinkState::Open(..))
+        self.sink.is_some()
     }
 
     /// Takes one event.
@@ -141,9 +169,9 @@ impl Session {
                 self.releases.end(header.tid);
                 Ok(())
             }
-            Event::Stack(stack, frames, _native) => self.stack(&stack, frames),
+            Event::Stack(stack, python, native) => self.stack(&stack, python, native),
             Event::Chunk(chunk, bytes) => {
-                self.assembler.chunk(&chunk, bytes);
+                self.stacks.assembler.chunk(&chunk, bytes);
                 Ok(())
             }
             Event::Code(code) => self.code(&code),
@@ -169,18 +197,15 @@ impl Session {
             self.own_losses.malformed += 1;
             return Ok(());
         };
-        let stack = match self.stacks.get(&allocation.stack) {
-            Some(stack) => *stack,
-            None if allocation.stack == 0 => StackId::EMPTY,
-            None => {
-                self.own_losses.unknown_stacks += 1;
-                StackId::EMPTY
-            }
-        };
+        let stack = self.stacks.get(allocation.stack).unwrap_or_else(|| {
+            self.own_losses.unknown_stacks += 1;
+            Known::NONE
+        });
         self.allocations += 1;
         self.bytes += allocation.size;
         let (address, size) = (allocation.address, allocation.size);
-        self.sink()?.allocate(u64::from(tid), allocator, address, size, stack, NativeId::NONE)
+        let sink = &mut self.open()?.sink;
+        sink.allocate(u64::from(tid), allocator, address, size, stack.python, stack.native)
     }
 
     fn release_begin(&mut self, release: &Release) -> Result<(), WriteError> {
@@ -216,7 +241,7 @@ impl Session {
 
     fn release(&mut self, tid: u32, function: u8, address: u64, size: u64) -> Result<(), WriteError> {
         let tid = u64::from(tid);
-        let sink = self.sink()?;
+        let sink = &mut self.open()?.sink;
         match Function::from_number(function) {
             Some(Function::Mmap | Function::Munmap | Function::Mremap) => sink.unmap(tid, address, size),
             Some(Function::PythonRealloc | Function::PythonFree) => {
@@ -226,55 +251,27 @@ impl Session {
         }
     }
 
-    fn stack(&mut self, stack: &Stack, frames: Frames<'_>) -> Result<(), WriteError> {
-        let mut outermost_first = std::mem::take(&mut self.frames);
-        outermost_first.clear();
-        if stack.flags & (stack_flag::PYTHON_CUT | stack_flag::PYTHON_FAULT) != 0 {
-            let code = self.sink()?.define_code(&CUT)?;
-            outermost_first.push(PythonFrame { code, offset: 0, is_entry: true });
-        }
-        for frame in frames.iter().rev().filter(|frame| frame.code != 0) {
-            let code = match self.codes.get(&frame.code) {
-                Some(code) => *code,
-                None => {
-                    self.own_losses.unknown_codes += 1;
-                    self.sink()?.define_code(&UNKNOWN)?
-                }
-            };
-            // Before the first instruction the frame is on the line its code begins with, as offset 0 is.
-            let offset = i32::try_from(frame.position).unwrap_or(0).max(0);
-            outermost_first.push(PythonFrame {
-                code,
-                offset,
-                is_entry: frame.flags & frame_flag::ENTRY != 0,
-            });
-        }
-        let id = self.sink()?.intern_stack(&outermost_first)?;
-        self.frames = outermost_first;
-        self.stacks.insert(stack.id, id);
-        Ok(())
+    fn stack(
+        &mut self,
+        stack: &Stack,
+        python: PythonFrames<'_>,
+        native: NativeFrames<'_>,
+    ) -> Result<(), WriteError> {
+        self.open()?;
+        let Some(open) = &mut self.sink else { return Ok(()) };
+        let native = open.native.then_some((native, open.generation));
+        self.stacks.stack(&mut *open.sink, stack, python, native)
     }
 
     fn code(&mut self, code: &Code) -> Result<(), WriteError> {
         let Some(version) = self.python.as_ref().map(|python| python.version) else { return Ok(()) };
-        let object = self.assembler.code(code, version);
-        let id = self.sink()?.define_code(&CodeObject {
-            function: &object.name,
-            file: &object.filename,
-            first_line: object.lines.first_line(),
-            line_table: object.lines.bytes(),
-        })?;
-        self.codes.insert(code.id, id);
-        if let Some(name) = object.qualname.filter(|name| *name != object.name) {
-            if self.names.last().is_none_or(|(last, _)| *last != id.number()) {
-                self.names.push((id.number(), name.into()));
-            }
-        }
-        Ok(())
+        self.open()?;
+        let Some(open) = &mut self.sink else { return Ok(()) };
+        self.stacks.code(&mut *open.sink, code, version)
     }
 
     fn thread(&mut self, thread: &Thread) -> Result<(), WriteError> {
-        self.threads.insert(thread.header.tid, ());
+        self.threads.insert(thread.header.tid);
         let length = thread.name.iter().position(|&byte| byte == 0).unwrap_or(thread.name.len());
         let name = String::from_utf8_lossy(&thread.name[..length]).into_owned();
         self.name_thread(thread.header.tid, &name)
@@ -285,48 +282,50 @@ impl Session {
         if tid as i32 == self.process.pid || name.is_empty() || name == self.process.comm {
             return Ok(());
         }
-        self.sink()?.name_thread(u64::from(tid), name)
+        self.open()?.sink.name_thread(u64::from(tid), name)
     }
 
     /// Takes a sample of the resident size.
     pub fn sample(&mut self) -> Result<(), WriteError> {
         let Some(resident) = self.resident.as_ref().and_then(ResidentSize::read) else { return Ok(()) };
         match &mut self.sink {
-            SinkState::Open(sink, _) => sink.sample_memory(resident, now_ms()),
-            _ => Ok(()),
+            Some(open) => open.sink.sample_memory(resident, now_ms()),
+            None => Ok(()),
         }
     }
 
     /// Hands what there is to the kernel, so that it outlives this process.
     pub fn flush(&mut self) -> Result<(), WriteError> {
         match &mut self.sink {
-            SinkState::Open(sink, _) => sink.flush(),
-            _ => Ok(()),
+            Some(open) => open.sink.flush(),
+            None => Ok(()),
         }
     }
 
     /// Ends the capture.
     pub fn finish(mut self, counters: &Counters) -> Result<Finished, WriteError> {
-        for tid in self.threads.keys().copied().collect::<Vec<_>>() {
+        for tid in self.threads.iter().copied().collect::<Vec<_>>() {
             if let Some(name) = thread_comm(self.process.pid, tid as i32) {
                 self.name_thread(tid, &name)?;
             }
         }
+        self.open()?;
         self.sample()?;
         let losses = self.losses(counters);
         let extension = Extension {
             recorder: concat!("memprof ", env!("CARGO_PKG_VERSION")).into(),
             target: Target { comm: self.process.comm.as_str().into(), host: host().into(), container: None },
             losses: losses.clone(),
-            modules: Vec::new(),
+            modules: self.modules.iter().map(mapped_module).collect(),
             native_symbols: Vec::new(),
-            qualified_names: std::mem::take(&mut self.names),
+            qualified_names: self.stacks.qualified_names.drain().collect(),
         };
-        self.sink()?;
-        let SinkState::Open(sink, compress) = std::mem::replace(&mut self.sink, SinkState::Closed) else {
-            unreachable!("the capture was opened just now");
-        };
-        let summary = sink.finish(now_ms(), &extension, compress)?;
+        let path = self.output.path.clone();
+        let open = self
+            .sink
+            .take()
+            .ok_or_else(|| WriteError::Write { path, source: io::ErrorKind::NotFound.into() })?;
+        let summary = open.sink.finish(now_ms(), &extension, self.output.compress)?;
         Ok(Finished {
             pid: self.process.pid,
             summary,
@@ -337,45 +336,43 @@ impl Session {
     }
 
     fn losses(&self, counters: &Counters) -> Vec<Loss> {
-        let kernel = LOSSES.iter().map(|(counter, name)| (counters[*counter as usize], *name));
-        let own = [
-            (self.own_losses.unknown_stacks, "allocations whose stack was lost"),
-            (self.own_losses.unknown_codes, "Python frames whose name was lost"),
-            (self.own_losses.malformed + self.assembler.refused(), "records that could not be decoded"),
-        ];
-        kernel
-            .chain(own)
-            .filter(|(count, _)| *count > 0)
-            .map(|(count, name)| Loss { name: name.into(), count })
-            .collect()
+        let mut own = self.own_losses;
+        own.unknown_codes += self.stacks.unknown_codes;
+        own.malformed += self.stacks.assembler.refused();
+        losses::list(counters, own)
     }
 
     /// The capture, begun if need be.
-    fn sink(&mut self) -> Result<&mut dyn Sink, WriteError> {
-        if matches!(self.sink, SinkState::Waiting(_)) {
-            let SinkState::Waiting(output) = std::mem::replace(&mut self.sink, SinkState::Closed) else {
-                unreachable!("it was seen to wait")
-            };
-            let header = self.header(output.version);
-            let mut sink: Box<dyn Sink> = Box::new(Writer::create(output.file, &output.path, header)?);
+    fn open(&mut self) -> Result<&mut Open, WriteError> {
+        if self.sink.is_none() {
+            let native = self.native();
+            let path = &self.output.path;
+            let file = self.output.file.try_clone();
+            let file = file.map_err(|source| WriteError::Write { path: path.clone(), source })?;
+            let header = self.header(native);
+            let mut open =
+                Open { sink: Box::new(Writer::create(file, path, header)?), native, generation: 0 };
             let resident = self.resident.as_ref().and_then(ResidentSize::read).unwrap_or(0);
-            sink.sample_memory(resident, now_ms())?;
-            self.sink = SinkState::Open(sink, output.compress);
+            open.sink.sample_memory(resident, now_ms())?;
+            if native {
+                open.map(&self.modules)?;
+            }
+            self.sink = Some(open);
         }
-        match &mut self.sink {
-            SinkState::Open(sink, _) => Ok(&mut **sink),
-            _ => unreachable!("a session is used up by finishing it"),
-        }
+        let path = &self.output.path;
+        self.sink
+            .as_mut()
+            .ok_or_else(|| WriteError::Write { path: path.clone(), source: io::ErrorKind::NotFound.into() })
     }
 
-    fn header(&self, version: CaptureVersion) -> Header {
+    fn header(&self, native: bool) -> Header {
         let python = self.python.as_ref().map(|python| python.version);
         Header {
-            version,
+            version: self.output.version,
             // Line tables in the form of 3.11 where there is no interpreter to say otherwise.
             python_version: python.unwrap_or(Version::new(11, 0)).0,
-            native_traces: false,
-            file_format: crate::capture::FileFormat::AllAllocations,
+            native_traces: native,
+            file_format: FileFormat::AllAllocations,
             n_allocations: 0,
             n_frames: 0,
             start_ms: self.start_ms,
@@ -398,25 +395,39 @@ impl Session {
     }
 }
 
-/// The place of frames beyond a cut.
-const CUT: CodeObject<'_> =
-    CodeObject { function: "<the outer frames are missing>", file: "", first_line: 0, line_table: &[] };
-/// A frame whose code object was lost.
-const UNKNOWN: CodeObject<'_> =
-    CodeObject { function: "<name lost>", file: "", first_line: 0, line_table: &[] };
+impl Open {
+    /// From now on these files are mapped.
+    fn map(&mut self, modules: &[Module]) -> Result<(), WriteError> {
+        let segments: Vec<Vec<(u64, u64)>> = modules
+            .iter()
+            .map(|module| module.segments.iter().map(|segment| (segment.svma, segment.memory_size)).collect())
+            .collect();
+        let mapped: Vec<_> = modules
+            .iter()
+            .zip(&segments)
+            .map(|(module, segments)| capture::Module {
+                path: &module.path,
+                load_bias: module.bias,
+                segments,
+            })
+            .collect();
+        self.generation = self.sink.map_modules(&mapped)?;
+        Ok(())
+    }
+}
 
-/// The kernel side's counters that are losses.
-const LOSSES: [(Counter, &str); 9] = [
-    (Counter::LostAllocation, "allocations lost, the buffer being full"),
-    (Counter::LostRelease, "deallocations lost, the buffer being full"),
-    (Counter::LostStack, "stacks lost, the buffer being full"),
-    (Counter::LostCode, "names of Python functions lost, the buffer being full"),
-    (Counter::LostThread, "names of threads lost, the buffer being full"),
-    (Counter::LostCall, "calls not seen, the table of threads being full"),
-    (Counter::PythonCut, "Python stacks cut, being too deep"),
-    (Counter::PythonFault, "Python stacks cut at a frame that could not be read"),
-    (Counter::WalkRaced, "stacks not taken, too many being taken at a time on one CPU"),
-];
+fn mapped_module(module: &Module) -> MappedModule {
+    let bounds = module
+        .mappings
+        .iter()
+        .fold((u64::MAX, 0), |(start, end), mapping| (start.min(mapping.begin), end.max(mapping.end)));
+    MappedModule {
+        path: module.path.as_str().into(),
+        build_id: unwind::build_id(&**module.data).unwrap_or_default(),
+        start_avma: bounds.0,
+        end_avma: bounds.1,
+    }
+}
 
 /// What memray calls the function.
 fn allocator(function: u8) -> Option<Allocator> {

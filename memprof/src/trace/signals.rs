@@ -40,7 +40,8 @@ impl Signals {
     pub fn listen() -> io::Result<Self> {
         let set: SigSet = TAKEN.into_iter().collect();
         let descriptor = SignalFd::with_flags(&set, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)?;
-        Ok(Self(AsyncFd::new(descriptor)?))
+        // SAFETY: a signalfd owns its descriptor, which stays the same, open one for as long as it lives.
+        Ok(Self(unsafe { AsyncFd::register(descriptor) }?))
     }
 
     /// The next one.

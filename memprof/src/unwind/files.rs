@@ -32,7 +32,11 @@ enum Source {
 }
 
 /// What a mapping shows, and what it is told from others by.
-pub(super) fn identify(backing: Backing, file: impl FnOnce() -> Option<Arc<File>>, name: &str) -> Option<Wanted> {
+pub(super) fn identify(
+    backing: Backing,
+    file: impl FnOnce() -> Option<Arc<File>>,
+    name: &str,
+) -> Option<Wanted> {
     if backing == Backing::Vdso {
         let bytes = vdso::bytes().ok()?;
         let build_id = build_id(bytes.as_slice());
@@ -70,7 +74,11 @@ pub(super) fn make_all(wanted: Vec<Wanted>) -> Vec<(Wanted, Result<Table, Error>
     let mut made: Vec<_> = std::thread::scope(|scope| {
         let others: Vec<_> = (1..threads).map(|_| scope.spawn(work)).collect();
         let mut made = work();
-        made.extend(others.into_iter().flat_map(|other| other.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))));
+        made.extend(
+            others
+                .into_iter()
+                .flat_map(|other| other.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))),
+        );
         made
     });
     made.sort_unstable_by_key(|&(number, _)| number);

@@ -66,7 +66,11 @@ pub(super) fn plain(range: Range<u64>, kind: u32) -> Mapping {
 }
 
 /// The entries of a mapping that shows a part of a file: the part that the table covers, and what lies beyond.
-pub(super) fn with_table(range: Range<u64>, file_offset: u64, placed: Placed) -> impl Iterator<Item = Mapping> {
+pub(super) fn with_table(
+    range: Range<u64>,
+    file_offset: u64,
+    placed: Placed,
+) -> impl Iterator<Item = Mapping> {
     let covered = covered(&range, file_offset, placed);
     let end = covered.map_or(range.start, |mapping| mapping.end);
     let rest = (end < range.end).then(|| plain(end..range.end, mapping_kind::NO_TABLE));
@@ -128,7 +132,10 @@ mod tests {
         let [table, rest] = entries.as_slice() else { panic!("{entries:?}") };
         assert_eq!((table.begin, table.end, table.index), (0x7f00_0000_0000, 0x7f00_0000_1040, 7));
         assert_eq!(table.origin, 0x7f00_0000_0000);
-        assert_eq!((rest.begin, rest.end, rest.kind), (0x7f00_0000_1040, 0x7f00_0000_2000, mapping_kind::NO_TABLE));
+        assert_eq!(
+            (rest.begin, rest.end, rest.kind),
+            (0x7f00_0000_1040, 0x7f00_0000_2000, mapping_kind::NO_TABLE)
+        );
     }
 
     #[test]
@@ -147,7 +154,8 @@ mod tests {
     #[test]
     fn neighbours_of_one_table_are_joined() {
         let entry = |begin, end, origin| Mapping { begin, end, origin, index: 1, kind: mapping_kind::TABLE };
-        let mut entries = vec![entry(0x3000, 0x4000, 0x1000), entry(0x1000, 0x3000, 0x1000), entry(0x4000, 0x5000, 0)];
+        let mut entries =
+            vec![entry(0x3000, 0x4000, 0x1000), entry(0x1000, 0x3000, 0x1000), entry(0x4000, 0x5000, 0)];
         assert_eq!(arrange(&mut entries), 0);
         assert_eq!(entries, [entry(0x1000, 0x4000, 0x1000), entry(0x4000, 0x5000, 0)]);
     }

@@ -11,15 +11,15 @@
 mod elf;
 mod extents;
 mod files;
+#[cfg(target_arch = "x86_64")]
+#[path = "x86_64.rs"]
+mod machine;
 mod mappings;
 pub mod rows;
 mod rule;
 mod shared;
 pub mod table;
 mod vdso;
-#[cfg(target_arch = "x86_64")]
-#[path = "x86_64.rs"]
-mod machine;
 
 pub use elf::{ReadAt, Segment};
 pub use table::Tables;

@@ -7,7 +7,8 @@ use std::collections::HashMap;
 use std::ops::Range;
 
 use gimli::{
-    BaseAddresses, CommonInformationEntry, DebugFrame, EhFrame, EhFrameHdr, LittleEndian, UnwindContext, UnwindSection,
+    BaseAddresses, CommonInformationEntry, DebugFrame, EhFrame, EhFrameHdr, LittleEndian, UnwindContext,
+    UnwindSection,
 };
 use memprof_common::unwind::{BUCKET, Row, Rule, Wide, kind, wide_base, wide_form};
 
@@ -95,7 +96,8 @@ impl Table {
         }
         let mut statistics = Statistics::default();
         let (eh_bytes, eh_bases) = eh_frame_bytes(&elf)?;
-        let mut eh_frame = Frames::new(EhFrame::new(&eh_bytes, LittleEndian), &eh_bytes, &eh_bases, EH_FRAME_CIE);
+        let mut eh_frame =
+            Frames::new(EhFrame::new(&eh_bytes, LittleEndian), &eh_bytes, &eh_bases, EH_FRAME_CIE);
         let mut functions = eh_frame.functions(&text, Origin::EhFrame, &mut statistics);
         let debug_bytes = match elf.section(".debug_frame") {
             Some(section) if functions.len() < FEW_FUNCTIONS => elf.section_bytes(section)?,
@@ -454,43 +456,5 @@ impl Writer {
             statistics: self.statistics,
             ..Table::default()
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn tmp_survey() {
-        let dir = std::env::var("SURVEY").unwrap_or("/usr/lib/x86_64-linux-gnu".into());
-        let (mut files, mut total, mut bytes, mut rows) = (0, std::time::Duration::ZERO, 0, 0);
-        let mut bad = 0;
-        let mut broken = 0;
-        let mut max = (std::time::Duration::ZERO, String::new());
-        for entry in std::fs::read_dir(dir).unwrap() {
-            let path = entry.unwrap().path();
-            let Ok(meta) = path.symlink_metadata() else { continue };
-            if !meta.is_file() { continue; }
-            let Ok(file) = std::fs::File::open(&path) else { continue };
-            let start = std::time::Instant::now();
-            match Table::make(&file) {
-                Ok(table) => {
-                    let took = start.elapsed();
-                    if took > max.0 { max = (took, format!("{path:?} {:?}", table.statistics)); }
-                    total += took;
-                    files += 1;
-                    rows += table.rows.len();
-                    bytes += table.bytes();
-                    bad += table.statistics.inexpressible;
-                    broken += table.statistics.broken;
-                    if table.statistics.broken > 0 { println!("{path:?} {:?}", table.statistics); }
-                    for w in table.index.windows(2) { assert!(w[0] <= w[1] && w[1]-w[0] <= 256 && w[0] >= 1); }
-                }
-                Err(Error::NotElf) => {}
-                Err(error) => println!("{path:?}: {error}"),
-            }
-        }
-        println!("{files} files {rows} rows {bytes} bytes {bad} inexpressible {broken} broken {total:?} max {max:?}");
     }
 }

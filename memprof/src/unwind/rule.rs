@@ -5,7 +5,8 @@
 //! caller's frame, as the call instruction puts it.
 
 use gimli::{
-    CfaRule, EndianSlice, LittleEndian, Register, RegisterRule, UnwindContextStorage, UnwindSection, UnwindTableRow,
+    CfaRule, EndianSlice, LittleEndian, Register, RegisterRule, UnwindContextStorage, UnwindSection,
+    UnwindTableRow,
 };
 use memprof_common::unwind::{Rule, Wide, kind, wide_base, wide_form, wide_saved};
 

@@ -16,7 +16,9 @@ use std::time::{Duration, Instant};
 use aya::maps::Map;
 use aya::{Ebpf, EbpfLoader};
 use memprof_common::config::MAX_PROCESSES;
-use memprof_common::unwind::{CACHE, CHUNK, MAX_MAPPINGS, MAX_WIDE, Mapping, Row, Rule, Space, Wide, kind, mapping_kind};
+use memprof_common::unwind::{
+    CACHE, CHUNK, MAX_MAPPINGS, MAX_WIDE, Mapping, Row, Rule, Space, Wide, kind, mapping_kind,
+};
 
 use super::Error;
 use super::extents::Extents;
@@ -52,7 +54,9 @@ impl Limits {
 
     /// Sets the sizes of the kernel's maps before they are made.
     pub fn set(self, loader: &mut EbpfLoader) {
-        loader.map_max_entries("UNWIND_ROWS", self.row_chunks).map_max_entries("UNWIND_INDEX", self.index_chunks);
+        loader
+            .map_max_entries("UNWIND_ROWS", self.row_chunks)
+            .map_max_entries("UNWIND_INDEX", self.index_chunks);
     }
 }
 
@@ -205,7 +209,8 @@ impl Tables {
         let mut wanted: Vec<Wanted> = Vec::new();
         let mut keys: HashMap<(Backing, FileId), Option<Key>> = HashMap::new();
         for mapping in mapped {
-            let Some(backing) = mappings::backing(mapping).filter(|&backing| backing != Backing::Anonymous) else {
+            let Some(backing) = mappings::backing(mapping).filter(|&backing| backing != Backing::Anonymous)
+            else {
                 continue;
             };
             let id = FileId { device: mapping.device, inode: mapping.inode };
@@ -235,7 +240,8 @@ impl Tables {
                 continue;
             }
             let id = FileId { device: mapping.device, inode: mapping.inode };
-            let number = keys.get(&(backing, id)).and_then(Option::as_ref).and_then(|key| self.numbers.get(key));
+            let number =
+                keys.get(&(backing, id)).and_then(Option::as_ref).and_then(|key| self.numbers.get(key));
             match number.map(|number| (number, &self.files[number])) {
                 Some((&number, loaded)) if loaded.outcome.is_ok() => {
                     files.push(number);
@@ -329,8 +335,12 @@ impl Tables {
 
     /// Keeps at most so many files that have no table.
     fn forget_failures(&mut self, limit: usize) {
-        let mut failed: Vec<_> =
-            self.files.iter().filter(|(_, loaded)| loaded.outcome.is_err()).map(|(&number, _)| number).collect();
+        let mut failed: Vec<_> = self
+            .files
+            .iter()
+            .filter(|(_, loaded)| loaded.outcome.is_err())
+            .map(|(&number, _)| number)
+            .collect();
         if failed.len() >= limit {
             failed.sort_unstable();
             failed.truncate(failed.len() - limit / 2);
@@ -485,6 +495,7 @@ fn still_right(entry: &Mapping, entries: &[Mapping]) -> bool {
     }
     let after = entries.partition_point(|other| other.begin <= entry.begin);
     after.checked_sub(1).map(|at| &entries[at]).is_some_and(|other| {
-        other.end >= entry.end && (other.kind, other.origin, other.index) == (entry.kind, entry.origin, entry.index)
+        other.end >= entry.end
+            && (other.kind, other.origin, other.index) == (entry.kind, entry.origin, entry.index)
     })
 }

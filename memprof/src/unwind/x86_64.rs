@@ -53,7 +53,9 @@ pub(super) fn frame_address(expression: &[u8]) -> Option<Wide> {
         // DW_OP_deref, DW_OP_lit0 to 31, DW_OP_plus
         [0x06, literal @ 0x30..=0x4f, 0x22] => wide(wide_form::INDIRECT, i32::from(literal - 0x30)),
         // What linkers write for a procedure linkage table: plus ((rip & 15) >= threshold) << 3.
-        [0x80, 0x00, 0x3f, 0x1a, literal @ 0x30..=0x3f, 0x2a, 0x33, 0x24, 0x22] if base == wide_base::STACK => {
+        [0x80, 0x00, 0x3f, 0x1a, literal @ 0x30..=0x3f, 0x2a, 0x33, 0x24, 0x22]
+            if base == wide_base::STACK =>
+        {
             wide(wide_form::LINKAGE, i32::from(literal - 0x30))
         }
         _ => None,

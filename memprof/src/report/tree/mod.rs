@@ -56,8 +56,14 @@ impl<'c> Tree<'c> {
         let mut order: Vec<usize> = (0..profile.records.len()).collect();
         order.sort_by_key(|&place| std::cmp::Reverse(profile.records[place].size));
 
-        let root =
-            Node { frame: None, kind: FrameKind::Program, size: 0, n_allocations: 0, thread: 0, children: vec![] };
+        let root = Node {
+            frame: None,
+            kind: FrameKind::Program,
+            size: 0,
+            n_allocations: 0,
+            thread: 0,
+            children: vec![],
+        };
         let mut nodes = vec![root];
         let mut elided = Elided::default();
         let mut children: FxHashMap<(usize, FrameId), usize> = FxHashMap::default();
