@@ -61,6 +61,8 @@ fn instructions(program: &Path, functions: &[&str]) -> Vec<u64> {
     for line in text.lines() {
         if let Some(name) = line.strip_suffix(">:") {
             inside = functions.iter().any(|function| name.contains(function));
+        } else if line.contains("nop") || line.contains("xchg   %ax,%ax") {
+            // Padding, of which addr2line says that it belongs to the function before.
         } else if let (true, Some((address, _))) = (inside, line.trim_start().split_once(':')) {
             addresses.extend(u64::from_str_radix(address, 16));
         }
@@ -95,7 +97,9 @@ fn compare(symbols: &[Symbol], expected: &[Vec<(String, String)>]) {
     assert!(inlined > 0, "the program was to have inlined functions");
 }
 
-const FUNCTIONS: [&str; 5] = ["thrower", "rethrower", "handler", "library", "<main"];
+/// Of others addr2line names an inlined function after the one around it.
+const FUNCTIONS: [&str; 5] =
+    ["<_Z7throweri", "<_Z9rethrowerv", "<_Z7handlerv", "<_ZN6Circle4drawEl", "<main"];
 
 #[test]
 fn functions_lines_and_inlining_are_those_of_addr2line() {
@@ -111,7 +115,7 @@ fn functions_lines_and_inlining_are_those_of_addr2line() {
     fs::remove_file(&program).unwrap();
 
     let svmas = instructions(&kept, &FUNCTIONS);
-    assert!(svmas.len() > 100);
+    assert!(svmas.len() > 50);
     let addresses: Vec<u64> = svmas.iter().map(|svma| svma + bias + 1).collect();
     compare(&symbolizer.symbolize(&space, &addresses), &by_addr2line(&kept, &svmas));
 }
