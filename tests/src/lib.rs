@@ -6,6 +6,7 @@ pub mod fixture;
 pub mod interpreters;
 pub mod memprof;
 pub mod memray;
+pub mod opened;
 pub mod parked;
 pub mod program;
 pub mod walk;
