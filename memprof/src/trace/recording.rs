@@ -335,7 +335,7 @@ fn describe(traced: &Traced, options: Options) -> KernelProcess {
     described
 }
 
-fn find_interpreter(pid: i32, modules: &[Module]) -> Result<Option<Interpreter>, interpreter::Error> {
+pub(crate) fn find_interpreter(pid: i32, modules: &[Module]) -> Result<Option<Interpreter>, interpreter::Error> {
     let Ok(memory) = ProcessMemory::open(pid as u32) else { return Ok(None) };
     let images: Vec<_> = modules
         .iter()
