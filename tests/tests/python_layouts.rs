@@ -5,7 +5,7 @@ use memprof::python::frames::{self, End, Walk};
 use memprof::python::image::{Image, Module};
 use memprof::python::interpreter::{Confirmation, Interpreter};
 use memprof::python::memory::{Memory, ProcessMemory};
-use memprof::python::{code, thread_data};
+use memprof::python::{code, layout, thread_data};
 use memprof_tests::interpreters;
 use memprof_tests::parked::{Parked, THREADS};
 use serde_json::Value;
@@ -34,6 +34,18 @@ fn thread_specific_data_leads_from_each_thread_to_its_state() {
             assert_eq!(datum, thread.address, "{}", python.name);
         }
     }
+}
+
+#[test]
+fn the_tables_agree_with_what_interpreters_say_of_themselves() {
+    let mut telling = 0;
+    for python in interpreters::all().into_iter().filter(|python| python.minor >= 13) {
+        let parked = Parked::start(&python);
+        let (interpreter, _) = parked.find();
+        assert_eq!(layout::offsets(interpreter.version, false), Ok(interpreter.offsets), "{}", python.name);
+        telling += 1;
+    }
+    assert!(telling >= 2);
 }
 
 #[test]

@@ -1,12 +1,12 @@
 //! The command line: clap definitions made into plain parameter structs; one file a command.
 
 mod attach;
-mod contents;
 mod destination;
 mod doctor;
 mod flamegraph;
 mod logging;
 mod notes;
+mod page;
 mod parse;
 mod progress;
 mod ps;

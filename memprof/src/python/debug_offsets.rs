@@ -208,3 +208,50 @@ const V3_14: Places = Places {
     unicode_length: 632,
     unicode_header: 640,
 };
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A table of this version with `value` in every member after the first three.
+    fn table(version: Version, value: u64) -> Vec<u8> {
+        let members = [u64::from(version.0), 0].into_iter().chain(std::iter::repeat_n(value, 92));
+        COOKIE.into_iter().chain(members.flat_map(u64::to_le_bytes)).collect()
+    }
+
+    fn read(table: &[u8]) -> Result<Offsets, Error> {
+        apply(table, identity(table).unwrap())
+    }
+
+    #[test]
+    fn only_a_table_is_one() {
+        assert_eq!(identity(b""), None);
+        assert_eq!(identity(b"xdebugpy"), None);
+        assert_eq!(identity(&[0; 64]), None);
+        let version = Version::new(13, 5);
+        assert_eq!(identity(&table(version, 0)), Some(Identity { version, free_threaded: false }));
+        // A version has 32 bits.
+        let mut wide = table(version, 0);
+        wide[12] = 1;
+        assert_eq!(identity(&wide), None);
+    }
+
+    #[test]
+    fn a_version_that_is_not_known_is_said_to_be_so() {
+        let error = read(&table(Version::new(15, 2), 8)).unwrap_err();
+        assert_eq!(error.to_string(), "CPython 3.15.2 is not known to this memprof, which knows 3.8 to 3.14");
+    }
+
+    #[test]
+    fn what_is_no_offset_is_refused() {
+        for version in [Version::new(13, 0), Version::new(14, 0)] {
+            assert!(
+                matches!(read(&table(version, 1 << 40)), Err(Error::Implausible { value, .. }) if value == 1 << 40)
+            );
+            // As large as nothing that the kernel side reads of a frame.
+            assert!(matches!(read(&table(version, 500)), Err(Error::Implausible { value: 500, .. })));
+            assert_eq!(read(&table(version, 0)[..100]), Err(Error::Short));
+            assert!(read(&table(version, 8)).is_ok());
+        }
+    }
+}

@@ -177,6 +177,14 @@ fn destructor(image: &Image<'_>, code_type: u64, offsets: &Offsets, memory: &imp
 }
 
 impl Interpreter {
+    /// Finds in the modules of the process what was not there yet when the interpreter was found: a program that has the
+    /// interpreter in itself is mapped before its C library is.
+    pub fn complete(&mut self, modules: &[Module<'_>]) {
+        if self.thread_data.kind == tsd_kind::NONE {
+            self.thread_data = thread_data::find(modules);
+        }
+    }
+
     /// The thread states of all interpreters of the process, the newest first. A list that changes while it is
     /// read may come out shorter.
     pub fn threads(&self, memory: &impl Memory) -> io::Result<Vec<ThreadState>> {

@@ -26,16 +26,21 @@ enum Format {
 
 impl LineTable {
     /// The table of a code object of this version, with its `co_firstlineno`.
-    pub fn new(version: Version, bytes: Vec<u8>, first_line: i32) -> Self {
+    pub fn new(version: Version, mut bytes: Vec<u8>, first_line: i32) -> Self {
         let format = match version.minor() {
             ..=9 => Format::Lnotab,
             10 => Format::Ranges,
             _ => Format::Locations,
         };
+        // The whole of a code object that is on one line has an empty table. Readers of captures take that for
+        // a missing one, so it gets a step of nothing.
+        if format == Format::Lnotab && bytes.is_empty() {
+            bytes = vec![0, 0];
+        }
         Self { format, bytes, first_line }
     }
 
-    /// The table as the interpreter has it.
+    /// The table in the interpreter's own format.
     pub fn bytes(&self) -> &[u8] {
         &self.bytes
     }
