@@ -240,7 +240,7 @@ impl Recording {
                 found.allocators.push((module.path.clone(), plan));
             }
         }
-        traced.session.set_modules(modules)?;
+        traced.session.set_modules(modules, mappings)?;
         Ok(found)
     }
 
