@@ -109,6 +109,12 @@ fn request(ctx: &ProbeContext, function: u8) -> Request {
     }
 }
 
+/// What is known of the process; `None` when it is traced no more.
+#[inline(always)]
+fn process(slot: u16) -> Option<&'static Process> {
+    PROCESSES.get(u32::from(slot)).filter(|process| process.tgid != 0)
+}
+
 /// Whether `address` lies in a module that defines an allocator: what is mapped from there is the
 /// allocator's own business, and its blocks are seen as they are handed out.
 #[inline(always)]
@@ -170,7 +176,7 @@ fn enter(ctx: &ProbeContext) -> Option<()> {
     // SAFETY: the helper takes the program's context.
     let cookie = Cookie(unsafe { bpf_get_attach_cookie(ctx.as_ptr()) });
     let (slot, function) = (cookie.slot(), cookie.function());
-    let process = PROCESSES.get(u32::from(slot))?;
+    let process = process(slot)?;
     let tid = bpf_get_current_pid_tgid() as u32;
     // SAFETY: the context is the registers at the probe.
     let sp = unsafe { (*ctx.regs).rsp };
@@ -215,7 +221,7 @@ fn leave(ctx: &RetProbeContext) -> Option<()> {
     if thread.entry_sp == 0 || regs.rsp.wrapping_sub(8) != thread.entry_sp {
         return None;
     }
-    let process = PROCESSES.get(u32::from(slot))?;
+    let process = process(slot)?;
     // SAFETY: its members are words that each program reads and writes whole.
     let state = unsafe { &mut *PROCESS_STATES.get_ptr_mut(u32::from(slot))? };
     thread.entry_sp = 0;
@@ -267,7 +273,7 @@ fn free(ctx: &ProbeContext) -> Option<()> {
     // SAFETY: the helper takes the program's context.
     let cookie = Cookie(unsafe { bpf_get_attach_cookie(ctx.as_ptr()) });
     let slot = cookie.slot();
-    let process = PROCESSES.get(u32::from(slot))?;
+    let process = process(slot)?;
     let tid = bpf_get_current_pid_tgid() as u32;
     let thread = thread_state(tid, slot)?;
     // SAFETY: the context is the registers at the probe.

@@ -33,7 +33,7 @@ pub const WALKS: u32 = 4;
 const WINDOW: usize = 8192;
 
 /// Frames of one call of [`unwind_frames`].
-const BATCH: u32 = 32;
+const BATCH: u32 = 8;
 
 /// The stack of a function that keeps a frame pointer is no larger, where that is only guessed.
 const MAX_GUESSED_FRAME: u64 = 1 << 20;
@@ -80,9 +80,10 @@ static UNWIND: PerCpuArray<Walk> = PerCpuArray::with_max_entries(WALKS, 0);
 static RETURN_PROBES: ReturnProbes =
     ReturnProbes { task_utask: 0, utask_instances: 0, next: 0, stack: 0, original: 0, reserved: 0 };
 
-/// The registers a walk begins with.
+/// Where a walk begins, or is: the registers that it follows.
+#[repr(C)]
 #[derive(Clone, Copy)]
-pub struct Registers {
+pub struct Position {
     /// Return address: the instruction pointer after a return. For a probe on an instruction, one more than its address.
     pub address: u64,
     /// Stack pointer.
@@ -95,9 +96,7 @@ pub struct Registers {
 #[repr(C)]
 pub struct Walk {
     /// The next frame.
-    address: u64,
-    stack_pointer: u64,
-    frame_pointer: u64,
+    at: Position,
     /// Mixture of the addresses so far.
     pub hash: u64,
     /// Address of the first byte in `window`.
@@ -123,14 +122,12 @@ const CACHEABLE: u32 = 1 << 30;
 /// Walks the calling thread's stack in the memory `set` of this CPU, of which nobody else may have the same. The walk's
 /// frames, and how it ended; the addresses are mixed into `hash`.
 #[inline(always)]
-pub fn walk(set: u32, slot: u16, from: Registers, hash: u64) -> Option<(&'static mut Walk, End)> {
+pub fn walk(set: u32, slot: u16, from: Position, hash: u64) -> Option<(&'static mut Walk, End)> {
     let walk = UNWIND.get_ptr_mut(set)?;
     // SAFETY: this CPU's element; the caller has the set to itself. No reference is kept across the calls below, which reach
     // the walk by its number.
     unsafe {
-        (*walk).address = from.address;
-        (*walk).stack_pointer = from.stack_pointer;
-        (*walk).frame_pointer = from.frame_pointer;
+        (*walk).at = from;
         (*walk).hash = hash;
         (*walk).window_length = 0;
         (*walk).count = 0;
@@ -155,7 +152,7 @@ pub fn walk(set: u32, slot: u16, from: Registers, hash: u64) -> Option<(&'static
         _ => End::Cut,
     };
     if matches!(end, End::NoMapping | End::NoTable) {
-        let page = u64::from(slot) << 48 | (walk.address.wrapping_sub(1) >> 12) & 0xffff_ffff_ffff;
+        let page = u64::from(slot) << 48 | (walk.at.address.wrapping_sub(1) >> 12) & 0xffff_ffff_ffff;
         // SAFETY: the value is not read.
         if unsafe { UNWIND_MISSES.get(page) }.is_none() {
             let _ = UNWIND_MISSES.insert(page, 1, 0);
@@ -176,16 +173,17 @@ pub extern "C" fn unwind_frames(set: u32, slot: u32) -> u32 {
     // SAFETY: the walk is the caller's of `walk`; the masked indices are in bounds.
     unsafe {
         let space = Space(*spaces.cast::<u64>().add(slot as usize & (MAX_PROCESSES as usize - 1)));
+        // In registers as long as nothing odd is met.
+        let mut at = (*walk).at;
+        let mut result = NEXT;
         let mut done = 0;
-        while done < BATCH {
-            let result = frame(walk, set, slot, cache.cast(), space.salt());
-            if result != NEXT {
-                return result;
-            }
+        while done < BATCH && result == NEXT {
+            result = frame(walk, &mut at, set, slot, cache.cast(), space.salt());
             done += 1;
         }
+        (*walk).at = at;
+        result
     }
-    NEXT
 }
 
 /// One frame: keeps it, and goes to its caller.
@@ -193,103 +191,113 @@ pub extern "C" fn unwind_frames(set: u32, slot: u32) -> u32 {
 /// # Safety
 /// `walk` is the walk of `set`, `cache` points to the element of [`UNWIND_CACHE`].
 #[inline(always)]
-unsafe fn frame(walk: *mut Walk, set: u32, slot: u32, cache: *mut u64, salt: u64) -> u32 {
+unsafe fn frame(walk: *mut Walk, at: &mut Position, set: u32, slot: u32, cache: *mut u64, salt: u64) -> u32 {
     const RULE: u64 = ((1 << Rule::BITS) - 1) << 9;
     // SAFETY: the pointers are valid, the indices masked. The walk is used through the pointer because `unwind_odd` changes
     // it behind the back of any reference.
     unsafe {
-        let pc = (*walk).address.wrapping_sub(1);
-        let at = (pc ^ (pc >> 16).wrapping_mul(0x9e37)) as usize & (CACHE - 1);
+        let pc = at.address.wrapping_sub(1);
+        let place = (pc ^ (pc >> 16).wrapping_mul(0x9e37)) as usize & (CACHE - 1);
         let key = (pc >> 16) << 33 | salt;
-        let entry = *cache.add(at);
+        let entry = *cache.add(place);
         let rule = if entry & !RULE == key && salt != 0 && pc >> 47 == 0 {
             Rule((entry >> 9) as u32 & ((1 << Rule::BITS) - 1))
         } else {
             let found = unwind_find(slot, pc);
             if found & NO_MAPPING != 0 {
                 // The kernel's trampoline, in place of the return address of a function with a return probe?
-                let original = unwind_original((*walk).stack_pointer.wrapping_sub(8));
-                if original != 0 && original != (*walk).address {
-                    (*walk).address = original;
+                let original = unwind_original(at.stack_pointer.wrapping_sub(8));
+                if original != 0 && original != at.address {
+                    at.address = original;
                     return NEXT;
                 }
-                keep(&mut *walk);
+                keep(walk, at);
                 return End::NoMapping as u32;
             }
             let rule = Rule(found & ((1 << Rule::BITS) - 1));
             if found & CACHEABLE != 0 && salt != 0 && pc >> 47 == 0 {
-                *cache.add(at) = key | u64::from(rule.0) << 9;
+                *cache.add(place) = key | u64::from(rule.0) << 9;
             }
             rule
         };
-        keep(&mut *walk);
+        keep(walk, at);
         match rule.kind() {
-            kind::STACK => {
-                let caller = (*walk).stack_pointer.wrapping_add(rule.offset());
-                usual(&mut *walk, caller, rule.slot())
+            kind::STACK => usual(walk, at, at.stack_pointer.wrapping_add(rule.offset()), rule.slot()),
+            kind::FRAME => usual(walk, at, at.frame_pointer.wrapping_add(rule.offset()), rule.slot()),
+            _ => {
+                (*walk).at = *at;
+                let result = unwind_odd(set, rule.0);
+                *at = (*walk).at;
+                result
             }
-            kind::FRAME => {
-                let caller = (*walk).frame_pointer.wrapping_add(rule.offset());
-                usual(&mut *walk, caller, rule.slot())
-            }
-            _ => unwind_odd(set, rule.0),
         }
+    }
+}
+
+/// Keeps the present frame.
+///
+/// # Safety
+/// `walk` is valid.
+#[inline(always)]
+unsafe fn keep(walk: *mut Walk, at: &mut Position) {
+    let frame = Frame { address: at.address, stack_pointer: at.stack_pointer };
+    // SAFETY: the index is masked; a walk has no more batches than frames.
+    unsafe {
+        let frames = (&raw mut (*walk).frames).cast::<Frame>();
+        let count = (*walk).count;
+        *frames.add(count as usize & (MAX_NATIVE_FRAMES as usize - 1)) = frame;
+        (*walk).count = count + 1;
+        (*walk).hash = hash::mix((*walk).hash, at.address);
     }
 }
 
 /// Goes to a caller's frame, below which the return address is, and `saved` words below which the frame pointer is, if not 0.
+///
+/// # Safety
+/// `walk` is valid.
 #[inline(always)]
-fn usual(walk: &mut Walk, caller: u64, saved: u64) -> u32 {
-    if caller <= walk.stack_pointer || caller & 7 != 0 {
+unsafe fn usual(walk: *mut Walk, at: &mut Position, caller: u64, saved: u64) -> u32 {
+    if caller <= at.stack_pointer || caller & 7 != 0 {
         return End::Stuck as u32;
     }
     // The lowest word that is needed: of the saved frame pointer, if it is saved, or else the return address.
     let lowest = caller.wrapping_sub(if saved == 0 { 8 } else { saved << 3 });
-    let outside = lowest.wrapping_sub(walk.window_base) > walk.window_length
-        || caller.wrapping_sub(walk.window_base) > walk.window_length;
-    if outside && !refill(walk, lowest, caller) {
-        return End::Fault as u32;
-    }
-    let first = lowest.wrapping_sub(walk.window_base);
-    let last = caller.wrapping_sub(8).wrapping_sub(walk.window_base);
-    let window = (&raw const walk.window).cast::<u64>();
     // SAFETY: the indices are masked.
     unsafe {
-        if saved != 0 {
-            walk.frame_pointer = *window.add((first >> 3) as usize & (WINDOW / 8 - 1));
+        let (base, length) = ((*walk).window_base, (*walk).window_length);
+        let outside = lowest.wrapping_sub(base) > length || caller.wrapping_sub(base) > length;
+        if outside && !refill(walk, lowest, caller) {
+            return End::Fault as u32;
         }
-        walk.address = *window.add((last >> 3) as usize & (WINDOW / 8 - 1));
+        let base = (*walk).window_base;
+        let window = (&raw const (*walk).window).cast::<u64>();
+        let word = |address: u64| *window.add((address.wrapping_sub(base) >> 3) as usize & (WINDOW / 8 - 1));
+        if saved != 0 {
+            at.frame_pointer = word(lowest);
+        }
+        at.address = word(caller.wrapping_sub(8));
     }
-    walk.stack_pointer = caller;
-    if walk.address == 0 { End::Complete as u32 } else { NEXT }
-}
-
-/// Keeps the present frame.
-#[inline(always)]
-fn keep(walk: &mut Walk) {
-    let frame = Frame { address: walk.address, stack_pointer: walk.stack_pointer };
-    let frames = (&raw mut walk.frames).cast::<Frame>();
-    // SAFETY: the index is masked; a walk has no more batches than frames.
-    unsafe { *frames.add(walk.count as usize & (MAX_NATIVE_FRAMES as usize - 1)) = frame };
-    walk.count += 1;
-    walk.hash = hash::mix(walk.hash, walk.address);
+    at.stack_pointer = caller;
+    if at.address == 0 { End::Complete as u32 } else { NEXT }
 }
 
 /// Reads the stack from `lowest` to the end of the page in which the word below `caller` lies. Going farther could meet a
 /// page that is not there, and a fault costs more than all the rest.
+///
+/// # Safety
+/// `walk` is valid.
 #[inline(always)]
-fn refill(walk: &mut Walk, lowest: u64, caller: u64) -> bool {
+unsafe fn refill(walk: *mut Walk, lowest: u64, caller: u64) -> bool {
     let end = (caller.wrapping_sub(1) | 0xfff).wrapping_add(1);
     let size = end.wrapping_sub(lowest) & (WINDOW as u64 - 1);
-    walk.window_length = 0;
     // SAFETY: the size is masked to less than the window's; the helper checks the source.
-    let result =
-        unsafe { bpf_probe_read_user((&raw mut walk.window).cast(), size as u32, lowest as *const c_void) };
-    walk.window_base = lowest;
-    if result == 0 {
-        walk.window_length = size;
+    unsafe {
+        let result =
+            bpf_probe_read_user((&raw mut (*walk).window).cast(), size as u32, lowest as *const c_void);
+        (*walk).window_base = lowest;
+        (*walk).window_length = if result == 0 { size } else { 0 };
+        result == 0
     }
-    result == 0
 }
 
 /// Goes on from a frame whose rule is none of the two usual ones.
@@ -321,19 +329,19 @@ fn word(address: u64) -> Option<u64> {
 /// Goes to a caller's frame, of which the frame pointer is known.
 #[inline(always)]
 fn go_to(walk: &mut Walk, caller: u64, frame_pointer: u64) -> u32 {
-    if caller <= walk.stack_pointer || caller & 7 != 0 {
+    if caller <= walk.at.stack_pointer || caller & 7 != 0 {
         return End::Stuck as u32;
     }
     let Some(address) = word(caller.wrapping_sub(8)) else { return End::Fault as u32 };
-    walk.address = address;
-    walk.stack_pointer = caller;
-    walk.frame_pointer = frame_pointer;
+    walk.at.address = address;
+    walk.at.stack_pointer = caller;
+    walk.at.frame_pointer = frame_pointer;
     if address == 0 { End::Complete as u32 } else { NEXT }
 }
 
 #[inline(always)]
 fn realigned(walk: &mut Walk, rule: Rule) -> u32 {
-    let at = walk.frame_pointer;
+    let at = walk.at.frame_pointer;
     match (word(at.wrapping_sub(rule.slot() << 3)), word(at)) {
         (Some(caller), Some(frame_pointer)) => go_to(walk, caller, frame_pointer),
         _ => End::Fault as u32,
@@ -345,16 +353,16 @@ fn realigned(walk: &mut Walk, rule: Rule) -> u32 {
 /// it need not be above.
 #[inline(always)]
 fn signal(walk: &mut Walk) -> u32 {
-    let registers = walk.stack_pointer.wrapping_add(40);
+    let registers = walk.at.stack_pointer.wrapping_add(40);
     let register = |number: u64| word(registers.wrapping_add(8 * number));
     let (Some(frame_pointer), Some(stack_pointer), Some(address)) =
         (register(10), register(15), register(16))
     else {
         return End::Fault as u32;
     };
-    walk.address = address.wrapping_add(1);
-    walk.stack_pointer = stack_pointer;
-    walk.frame_pointer = frame_pointer;
+    walk.at.address = address.wrapping_add(1);
+    walk.at.stack_pointer = stack_pointer;
+    walk.at.frame_pointer = frame_pointer;
     walk.window_length = 0;
     NEXT
 }
@@ -364,7 +372,7 @@ fn wide(walk: &mut Walk, number: u32) -> u32 {
     let Some(rules) = UNWIND_WIDE.get_ptr(0) else { return End::Fault as u32 };
     // SAFETY: the index is masked.
     let rule = unsafe { *rules.cast::<Wide>().add(number as usize & (MAX_WIDE - 1)) };
-    let (stack_pointer, frame_pointer) = (walk.stack_pointer, walk.frame_pointer);
+    let (stack_pointer, frame_pointer) = (walk.at.stack_pointer, walk.at.frame_pointer);
     let register = |base: u8| if base == wide_base::FRAME { frame_pointer } else { stack_pointer };
     let at = register(rule.base).wrapping_add(i64::from(rule.offset) as u64);
     let caller = match rule.form {
@@ -373,7 +381,7 @@ fn wide(walk: &mut Walk, number: u32) -> u32 {
             None => return End::Fault as u32,
         },
         wide_form::LINKAGE => {
-            let pushed = walk.address.wrapping_sub(1) & 15 >= u64::from(rule.addend as u32);
+            let pushed = walk.at.address.wrapping_sub(1) & 15 >= u64::from(rule.addend as u32);
             at.wrapping_add(if pushed { 8 } else { 0 })
         }
         _ => at,
@@ -397,13 +405,13 @@ fn guess(walk: &mut Walk, reason: u32) -> u32 {
         absent::INEXPRESSIBLE => End::Inexpressible,
         _ => End::NoRow,
     };
-    let at = walk.frame_pointer;
+    let at = walk.at.frame_pointer;
     if at == 0 && reason == absent::NO_ROW {
         // The mark of the outermost frame (System V ABI, AMD64 supplement, 3.4.1), which C libraries without unwind
         // information set.
         return End::Complete as u32;
     }
-    if at < walk.stack_pointer || at.wrapping_sub(walk.stack_pointer) > MAX_GUESSED_FRAME || at & 7 != 0 {
+    if at < walk.at.stack_pointer || at.wrapping_sub(walk.at.stack_pointer) > MAX_GUESSED_FRAME || at & 7 != 0 {
         return end as u32;
     }
     let Some(frame_pointer) = word(at) else { return end as u32 };

@@ -285,3 +285,108 @@ fn output(command: &mut Command) -> anyhow::Result<String> {
     );
     Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LOCK: &str = r#"version = 4
+
+[[package]]
+name = "memprof-ebpf"
+version = "0.1.0"
+dependencies = [
+ "ebpf-library 2.0.0",
+ "small",
+]
+
+[[package]]
+name = "ebpf-library"
+version = "1.0.0"
+checksum = "old"
+
+[[package]]
+name = "ebpf-library"
+version = "2.0.0"
+checksum = "new"
+dependencies = [
+ "small",
+]
+
+[[package]]
+name = "small"
+version = "3.0.0"
+checksum = "small"
+
+[[package]]
+name = "unrelated"
+version = "1.0.0"
+checksum = "unrelated"
+"#;
+
+    /// A workspace with an object that matches its sources.
+    fn workspace() -> tempfile::TempDir {
+        let folder = tempfile::tempdir().unwrap();
+        let root = folder.path();
+        for file in ["memprof-ebpf/Cargo.toml", "memprof-ebpf/src/main.rs", "memprof-common/Cargo.toml"] {
+            put(root, file, file);
+        }
+        put(root, "memprof-common/src/deep/event.rs", "event");
+        put(root, "Cargo.lock", LOCK);
+        put(root, OBJECT, "the object");
+        let sources = source_hash(root).unwrap();
+        let object = sha256(b"the object");
+        put(root, RECORD, &format!("# of what\nsources-sha256 = {sources}\nobject-sha256 = {object}\n"));
+        folder
+    }
+
+    fn put(root: &Path, file: &str, content: &str) {
+        let path = root.join(file);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, content).unwrap();
+    }
+
+    #[test]
+    fn sha256_is_that_of_fips_180_4() {
+        assert_eq!(sha256(b"abc"), "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");
+    }
+
+    #[test]
+    fn a_matching_object_is_taken() {
+        let folder = workspace();
+        assert_eq!(checked_in(folder.path()).unwrap(), b"the object");
+    }
+
+    #[test]
+    fn an_object_of_other_sources_is_refused() {
+        let changes = [
+            ("memprof-ebpf/src/main.rs", "changed"),
+            ("memprof-ebpf/src/new.rs", ""),
+            ("memprof-common/src/deep/event.rs", "changed"),
+            ("memprof-common/Cargo.toml", "changed"),
+        ];
+        for (file, content) in changes {
+            let folder = workspace();
+            put(folder.path(), file, content);
+            let error = checked_in(folder.path()).unwrap_err().to_string();
+            assert!(error.contains("the eBPF sources have changed"), "{file}: {error}");
+        }
+        let folder = workspace();
+        put(folder.path(), OBJECT, "another object");
+        assert!(checked_in(folder.path()).unwrap_err().to_string().contains("is not the file that"));
+    }
+
+    #[test]
+    fn only_the_locked_crates_that_go_into_the_object_count() {
+        let folder = workspace();
+        let hash = source_hash(folder.path()).unwrap();
+        let lock_with = |from: &str, to: &str| {
+            put(folder.path(), "Cargo.lock", &LOCK.replace(from, to));
+            source_hash(folder.path()).unwrap()
+        };
+        assert_eq!(lock_with("\"unrelated\"\nversion", "\"other\"\nversion"), hash);
+        assert_eq!(lock_with("checksum = \"old\"", "checksum = \"older\""), hash);
+        assert_ne!(lock_with("checksum = \"new\"", "checksum = \"newer\""), hash);
+        assert_ne!(lock_with("3.0.0", "3.0.1"), hash);
+    }
+}

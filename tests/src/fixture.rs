@@ -72,7 +72,9 @@ fn fingerprint(compiler: &str, source: &Path, flags: &[&str]) -> u64 {
         .collect();
     parts.sort();
     for part in parts {
-        fs::read(&part).unwrap_or_else(|error| panic!("cannot read {}: {error}", part.display())).hash(&mut hasher);
+        fs::read(&part)
+            .unwrap_or_else(|error| panic!("cannot read {}: {error}", part.display()))
+            .hash(&mut hasher);
     }
     hasher.finish()
 }

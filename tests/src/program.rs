@@ -82,7 +82,9 @@ impl Program {
                     }
                 }
                 Err(RecvTimeoutError::Timeout) => self.give_up(&format!("did not say {text:?} in time")),
-                Err(RecvTimeoutError::Disconnected) => self.give_up(&format!("ended without saying {text:?}")),
+                Err(RecvTimeoutError::Disconnected) => {
+                    self.give_up(&format!("ended without saying {text:?}"))
+                }
             }
         }
     }

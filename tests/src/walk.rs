@@ -41,7 +41,10 @@ pub fn object() -> anyhow::Result<Vec<u8>> {
         .env("RUSTC_BOOTSTRAP", "1")
         .env("RUSTFLAGS", "-C debuginfo=2 -C link-arg=--btf")
         .status()?;
-    ensure!(status.success(), "the walk's programs do not compile (`cargo xtask setup` installs what it takes)");
+    ensure!(
+        status.success(),
+        "the walk's programs do not compile (`cargo xtask setup` installs what it takes)"
+    );
     Ok(fs::read(target.join("bpfel-unknown-none/release/unwind-bench"))?)
 }
 
@@ -68,7 +71,14 @@ impl Walker {
     }
 
     /// Puts a program on a place in a file, in one process.
-    pub fn attach(&mut self, program: &str, offset: u64, path: &Path, pid: u32, slot: u16) -> anyhow::Result<()> {
+    pub fn attach(
+        &mut self,
+        program: &str,
+        offset: u64,
+        path: &Path,
+        pid: u32,
+        slot: u16,
+    ) -> anyhow::Result<()> {
         let found = self.ebpf.program_mut(program).ok_or_else(|| anyhow!("no program {program}"))?;
         let probe: &mut UProbe = found.try_into()?;
         if probe.fd().is_err() {

@@ -273,7 +273,7 @@ fn a_function_that_calls_itself_counts_once_in_the_table() -> Result<()> {
 
 #[test]
 fn totals_losses_and_help_are_shown() -> Result<()> {
-    let losses = [Loss { what: "stacks cut at 128 frames <i>".to_owned(), count: 1234 }];
+    let losses = [Loss { what: "stacks cut at 128 frames <i>".to_owned(), count: Some(1234) }];
     let tree = stacks_tree(Orientation::CallersFirst)?;
     let mut graph = Opened::flame_graph(&tree, Temporal::Moment, &losses)?;
     let shown = graph.page.text("#losses")?;
@@ -403,10 +403,11 @@ fn names_are_text_whatever_they_are() -> Result<()> {
         heading: HEADING,
         tree: &tree,
         split_threads: false,
+        compares: false,
         memory: &[],
         temporal: Temporal::Moment,
         totals: &Totals { command_line, ..totals() },
-        losses: &[Loss { what: HOSTILE[1].0.to_owned(), count: 1 }],
+        losses: &[Loss { what: HOSTILE[1].0.to_owned(), count: None }],
         confidential: Confidential::Guess,
     };
     let mut graph = Opened::html(&graph.to_html(false)?)?;
@@ -546,6 +547,7 @@ fn pages_are_small_before_their_data() -> Result<()> {
         heading: HEADING,
         tree: &tree,
         split_threads: false,
+        compares: false,
         memory: &[],
         temporal: Temporal::Moment,
         totals: &totals(),

@@ -18,24 +18,11 @@ pub struct Arguments {
 }
 
 pub fn main(arguments: &Arguments) -> anyhow::Result<()> {
-    let workspace = workspace();
-    let toolchain = Toolchain::find().context("`cargo xtask setup` installs what it takes")?;
-    let built = toolchain.build(&workspace, &workspace.join("target/ebpf"))?;
     if arguments.check {
-        let checked_in = ebpf_object::checked_in(&workspace)?;
-        ensure!(
-            built == checked_in,
-            "{OBJECT} is not what the sources give with these versions:\n{}(its own are in {RECORD}; \
-             `cargo xtask build-ebpf` renews it)",
-            versions(&toolchain)?
-        );
-        println!(
-            "{OBJECT} is what the sources give: {} bytes, sha256 {}",
-            built.len(),
-            ebpf_object::sha256(&built)
-        );
-        return Ok(());
+        return check();
     }
+    let workspace = workspace();
+    let (toolchain, built) = build(&workspace)?;
     let record = format!(
         "# Written by `cargo xtask build-ebpf`: what {OBJECT} was made from.\n\
          sources-sha256 = {}\nobject-sha256 = {}\n{}",
@@ -47,6 +34,31 @@ pub fn main(arguments: &Arguments) -> anyhow::Result<()> {
     write(&workspace.join(RECORD), record.as_bytes())?;
     println!("{OBJECT}: {} bytes", built.len());
     Ok(())
+}
+
+/// Proves that the checked-in object is, byte for byte, what the sources give.
+fn check() -> anyhow::Result<()> {
+    let workspace = workspace();
+    let (toolchain, built) = build(&workspace)?;
+    let checked_in = ebpf_object::checked_in(&workspace)?;
+    ensure!(
+        built == checked_in,
+        "{OBJECT} is not what the sources give with these versions:\n{}(its own are in {RECORD}; \
+         `cargo xtask build-ebpf` renews it)",
+        versions(&toolchain)?
+    );
+    println!(
+        "{OBJECT} is what the sources give: {} bytes, sha256 {}",
+        built.len(),
+        ebpf_object::sha256(&built)
+    );
+    Ok(())
+}
+
+fn build(workspace: &Path) -> anyhow::Result<(Toolchain, Vec<u8>)> {
+    let toolchain = Toolchain::find().context("`cargo xtask setup` installs what it takes")?;
+    let built = toolchain.build(workspace, &workspace.join("target/ebpf"))?;
+    Ok((toolchain, built))
 }
 
 fn versions(toolchain: &Toolchain) -> anyhow::Result<String> {

@@ -3,6 +3,10 @@
 mod build_ebpf;
 #[path = "../../memprof/build/ebpf_object.rs"]
 mod ebpf_object;
+mod python314;
+mod setup;
+mod shell;
+mod test;
 
 use std::{
     path::{Path, PathBuf},
@@ -15,11 +19,15 @@ use clap::Parser;
 #[derive(Parser)]
 #[command(name = "cargo xtask", bin_name = "cargo xtask")]
 enum Command {
+    Test(test::Arguments),
+    Setup(setup::Arguments),
     BuildEbpf(build_ebpf::Arguments),
 }
 
 fn main() -> ExitCode {
     let result = match Command::parse() {
+        Command::Test(arguments) => test::main(&arguments),
+        Command::Setup(arguments) => setup::main(&arguments),
         Command::BuildEbpf(arguments) => build_ebpf::main(&arguments),
     };
     match result {

@@ -105,9 +105,10 @@ fn fetch(directory: &Path, mirror: &str, suite: &str) -> Result<Vec<PathBuf>> {
         // The directory need not be open to apt's own user.
         ("APT::Sandbox::User", "root".to_owned()),
     ];
-    let text: String = configuration.iter().map(|(name, value)| format!("{name} \"{value}\";\n")).collect();
+    let lines: Vec<String> =
+        configuration.iter().map(|(name, value)| format!("{name} \"{value}\";\n")).collect();
     let file = directory.join("apt.conf");
-    fs::write(&file, text)?;
+    fs::write(&file, lines.concat())?;
     let apt = |arguments: &[&str]| {
         let mut command = Command::new("apt-get");
         command.env("APT_CONFIG", &file).current_dir(&packages).arg("--quiet=2").args(arguments);

@@ -7,7 +7,7 @@ use anyhow::{Context as _, bail};
 use super::recording::{self, RecordingOptions, Teller};
 use crate::{
     target::{Process, invoker::Invoker},
-    trace::{Recording, TraceError, drive, signals, signals::Signals},
+    trace::{Recording, TraceError, detach, drive, signals, signals::Signals},
 };
 
 /// Traces running processes until Ctrl-C, --duration, or their end.
@@ -62,6 +62,7 @@ pub(super) fn main(arguments: Arguments) -> anyhow::Result<ExitCode> {
             let finished =
                 drive::attached(&mut recording, slots, &mut signals, options.pace(), &mut teller).await?;
             recording::close(&teller, &finished);
+            detach::leave_behind();
             Ok::<_, anyhow::Error>(ExitCode::SUCCESS)
         })
     })();

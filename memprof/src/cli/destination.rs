@@ -47,6 +47,14 @@ impl Destination {
     }
 }
 
+/// The file of a report where none is named: beside the capture, with the report's name and a suffix such as
+/// `.html`.
+pub(super) fn default_path(capture: &Path, report: &str, suffix: &str) -> PathBuf {
+    let stem = capture.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+    let stem = stem.strip_prefix("memprof-").unwrap_or(&stem);
+    capture.with_file_name(format!("memprof-{report}-{stem}{suffix}"))
+}
+
 fn open(path: &Path, force: bool) -> io::Result<File> {
     let mut options = OpenOptions::new();
     options.write(true);

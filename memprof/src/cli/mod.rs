@@ -1,12 +1,12 @@
 //! The command line: clap definitions made into plain parameter structs; one file a command.
 
 mod attach;
-mod contents;
 mod destination;
 mod doctor;
 mod flamegraph;
 mod logging;
 mod notes;
+mod page;
 mod parse;
 mod progress;
 mod ps;
@@ -62,7 +62,41 @@ pub fn main() -> ExitCode {
         Command::Ps(arguments) => ps::main(arguments),
     };
     result.unwrap_or_else(|error| {
-        eprintln!("memprof: {error:#}");
+        eprintln!("memprof: {}", one_line(&error));
         ExitCode::FAILURE
     })
+}
+
+/// An error with its causes. Many an error's own message tells its cause: that is not said again.
+fn one_line(error: &anyhow::Error) -> String {
+    let mut line = String::new();
+    for cause in error.chain().map(ToString::to_string) {
+        if line.is_empty() {
+            line = cause;
+        } else if !line.contains(&cause) {
+            line.push_str(": ");
+            line.push_str(&cause);
+        }
+    }
+    line.replace('\n', " ")
+}
+
+#[cfg(test)]
+mod tests {
+    use anyhow::anyhow;
+
+    use super::one_line;
+
+    #[test]
+    fn a_cause_is_said_once() {
+        let told = anyhow!("no such file").context("cannot open a.bin: no such file").context("no report");
+        assert_eq!(one_line(&told), "no report: cannot open a.bin: no such file");
+        let untold = anyhow!("disk full").context("cannot write b.html");
+        assert_eq!(one_line(&untold), "cannot write b.html: disk full");
+    }
+
+    #[test]
+    fn an_error_of_several_lines_is_one_line() {
+        assert_eq!(one_line(&anyhow!("first\nsecond")), "first second");
+    }
 }

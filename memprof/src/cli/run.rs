@@ -11,7 +11,7 @@ use crate::{
         launch::Command,
         supervise::{self, Ending},
     },
-    trace::{Recording, drive, signals, signals::Signals},
+    trace::{Recording, detach, drive, signals, signals::Signals},
 };
 
 /// What a full buffer does.
@@ -85,6 +85,7 @@ fn record(
         let (finished, ending) =
             drive::started(&mut recording, supervisor, output, &mut signals, pace, &mut teller).await?;
         recording::close(&teller, &finished);
+        detach::leave_behind();
         Ok(match ending {
             Some(Ending::Status(status)) => ExitCode::from(status as u8),
             // As a shell has it.

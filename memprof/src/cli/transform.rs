@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use clap::ValueEnum;
 
-use super::destination::Destination;
+use super::destination::{Destination, default_path};
 use super::view::{ViewOptions, read_profile};
 use crate::heap::{Namer, Threads, native_names};
 use crate::report::transform::Format;
@@ -66,7 +66,11 @@ pub(super) fn main(arguments: Arguments) -> anyhow::Result<ExitCode> {
     let path = match arguments.output {
         Some(path) if path == Path::new("-") => None,
         Some(path) => Some(path),
-        None => Some(default_path(&arguments.capture, arguments.format)),
+        None => {
+            let name = arguments.format.to_possible_value();
+            let name = name.as_ref().map_or("", |name| name.get_name());
+            Some(default_path(&arguments.capture, name, format.suffix()))
+        }
     };
     let destination = Destination::new(path.clone(), arguments.force)?;
     let profile = read_profile(&arguments.capture, arguments.view.view(), Threads::Merged)?;
@@ -76,11 +80,4 @@ pub(super) fn main(arguments: Arguments) -> anyhow::Result<ExitCode> {
         eprintln!("memprof: wrote {}", path.display());
     }
     Ok(ExitCode::SUCCESS)
-}
-
-fn default_path(capture: &Path, format: FormatName) -> PathBuf {
-    let name = format.to_possible_value().map(|value| value.get_name().to_owned()).unwrap_or_default();
-    let stem = capture.file_stem().unwrap_or_default().to_string_lossy().into_owned();
-    let stem = stem.strip_prefix("memprof-").unwrap_or(&stem);
-    capture.with_file_name(format!("memprof-{name}-{stem}{}", format.format().suffix()))
 }

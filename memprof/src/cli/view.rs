@@ -4,7 +4,7 @@ use std::path::Path;
 
 use super::notes;
 use super::progress::Progress;
-use crate::heap::{Profile, Question, Threads, View};
+use crate::heap::{Profile, Question, TemporalProfile, TemporalQuestion, Threads, View};
 
 /// Which allocations to report on. Default: those that lived when the most memory was in use.
 #[derive(clap::Args)]
@@ -35,9 +35,25 @@ impl ViewOptions {
 
 /// Reads what a report is made of, with a progress bar and notes on what is missing.
 pub(super) fn read_profile(capture: &Path, view: View, threads: Threads) -> anyhow::Result<Profile> {
-    let question = Question { view, threads, ..Question::default() };
+    read_profile_for(capture, &Question { view, threads, ..Question::default() })
+}
+
+/// The same for any question.
+pub(super) fn read_profile_for(capture: &Path, question: &Question) -> anyhow::Result<Profile> {
     let mut progress = Progress::new("Reading the capture");
-    let profile = Profile::read(capture, &question, &mut progress.callback())?;
+    let profile = Profile::read(capture, question, &mut progress.callback())?;
+    progress.finish();
+    notes::print(&profile.capture);
+    Ok(profile)
+}
+
+/// The same for a report over time.
+pub(super) fn read_temporal_profile(
+    capture: &Path,
+    question: &TemporalQuestion,
+) -> anyhow::Result<TemporalProfile> {
+    let mut progress = Progress::new("Reading the capture");
+    let profile = TemporalProfile::read(capture, question, &mut progress.callback())?;
     progress.finish();
     notes::print(&profile.capture);
     Ok(profile)

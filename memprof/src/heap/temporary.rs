@@ -33,7 +33,7 @@ pub(super) struct TemporaryAllocations {
 pub(super) struct Found {
     pub(super) n_allocations: u64,
     pub(super) size: u64,
-    /// The place of the first allocation, in the order in which they were found.
+    /// The place of the first allocation among all calls.
     pub(super) first: u64,
 }
 
@@ -67,8 +67,12 @@ impl TemporaryAllocations {
             .iter()
             .find(|recent| recent.address == event.address && (!ranged || recent.block.size == event.size));
         if let Some(Recent { block, .. }) = found {
-            let found =
-                self.found.entry(block.site).or_insert(Found { n_allocations: 0, size: 0, first: index });
+            let found = self.found.entry(block.site).or_insert(Found {
+                n_allocations: 0,
+                size: 0,
+                first: block.index,
+            });
+            found.first = found.first.min(block.index);
             found.n_allocations += 1;
             found.size = found.size.wrapping_add(block.size);
         }

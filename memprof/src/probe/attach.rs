@@ -65,6 +65,11 @@ pub fn load(ebpf: &mut Ebpf) -> Result<(), AttachError> {
     for program in Program::ALL {
         let loaded = uprobe(ebpf, program)?.load();
         loaded.map_err(|error| refused(program, &error))?;
+        if let Some(count) =
+            uprobe(ebpf, program)?.info().ok().and_then(|info| info.verified_instruction_count())
+        {
+            log::debug!("program {}: {count} instructions verified", program.name());
+        }
     }
     Ok(())
 }

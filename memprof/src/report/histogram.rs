@@ -85,8 +85,8 @@ mod tests {
 
     #[test]
     fn sizes_that_have_no_logarithms_apart_are_in_some_bin() {
-        assert_eq!(counts(&[]), []);
-        assert_eq!(counts(&[0]), []);
+        assert!(counts(&[]).is_empty());
+        assert!(counts(&[0]).is_empty());
         assert_eq!(counts(&[1]).iter().sum::<u64>(), 1);
         assert_eq!(counts(&[7]).iter().sum::<u64>(), 1);
         assert_eq!(counts(&[u64::MAX, 1]).iter().sum::<u64>(), 2);

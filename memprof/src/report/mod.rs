@@ -7,6 +7,7 @@ mod local_time;
 mod modules;
 pub mod page;
 pub mod parse;
+pub mod profile_tree;
 pub mod size;
 pub mod stats;
 pub mod summary;

@@ -20,10 +20,9 @@ pub enum ParseError {
 /// Prints the head and all records of a capture.
 pub fn write(reader: &mut Reader, out: &mut dyn Write) -> Result<(), ParseError> {
     write_header(reader.header(), out)?;
-    let native_traces = reader.header().native_traces;
     let file_format = reader.header().file_format;
     while let Some(record) = reader.next_record()? {
-        write_record(&record, native_traces, file_format, out)?;
+        write_record(&record, file_format, out)?;
     }
     Ok(())
 }
@@ -74,21 +73,16 @@ fn write_header(header: &Header, out: &mut dyn Write) -> io::Result<()> {
     writeln!(out)
 }
 
-fn write_record(
-    record: &Record<'_>,
-    native_traces: bool,
-    file_format: FileFormat,
-    out: &mut dyn Write,
-) -> io::Result<()> {
+fn write_record(record: &Record<'_>, file_format: FileFormat, out: &mut dyn Write) -> io::Result<()> {
     let aggregated = file_format == FileFormat::AggregatedAllocations;
     match *record {
         Record::Call(call) => {
             let (address, allocator) = (Pointer(call.address), LowerCase(call.allocator));
-            write!(out, "ALLOCATION address={address} size={} allocator={allocator}", call.size)?;
-            if native_traces {
-                write!(out, " native_frame_id={}", call.native)?;
-            }
-            writeln!(out)
+            writeln!(
+                out,
+                "ALLOCATION address={address} size={} allocator={allocator} native_frame_id={}",
+                call.size, call.native
+            )
         }
         Record::FramePush { frame, .. } => writeln!(
             out,
@@ -99,11 +93,7 @@ fn write_record(
         ),
         Record::FramePop { count, .. } => writeln!(out, "FRAME_POP count={count}"),
         Record::Object { address, native, .. } => {
-            write!(out, "OBJECT_RECORD address={}", Pointer(address))?;
-            if native_traces {
-                write!(out, " native_frame_id={native}")?;
-            }
-            writeln!(out)
+            writeln!(out, "OBJECT_RECORD address={} native_frame_id={native}", Pointer(address))
         }
         Record::Memory { rss, at_ms } => writeln!(out, "MEMORY_RECORD time={at_ms} memory={rss}"),
         Record::NativeFrame { ip, parent } => {
@@ -146,11 +136,7 @@ fn write_record(
             writeln!(out, "PYTHON_TRACE_INDEX frame_id={frame} parent_index={parent}")
         }
         Record::SurvivingObject { address, native } => {
-            write!(out, "SURVIVING_OBJECT address={}", Pointer(address))?;
-            if native_traces {
-                write!(out, " native_frame_id={native}")?;
-            }
-            writeln!(out)
+            writeln!(out, "SURVIVING_OBJECT address={} native_frame_id={native}", Pointer(address))
         }
         Record::Aggregate(site) => writeln!(
             out,

@@ -146,10 +146,15 @@ impl Kernel {
         Ok(slot as u16)
     }
 
-    /// Gives a slot back. No probe may refer to it any more.
-    pub fn release_slot(&mut self, slot: u16, tgid: u32) -> Result<(), KernelError> {
-        // Gone already if the kernel side has run out of memory for it; nothing depends on it then.
+    /// Lets the programs ignore a process from now on.
+    pub fn ignore(&mut self, slot: u16, tgid: u32) -> Result<(), KernelError> {
+        // Gone already if the kernel had no memory for it; nothing depends on it then.
         let _ = self.slots.remove(&tgid);
+        self.set_process(slot, &Process::default())
+    }
+
+    /// Gives a slot back. No probe may refer to it any more.
+    pub fn release_slot(&mut self, slot: u16) -> Result<(), KernelError> {
         let own: Vec<u64> = self
             .seen_code
             .iter()
@@ -160,7 +165,6 @@ impl Kernel {
             // The object may have died meanwhile.
             let _ = self.seen_code.remove(&key);
         }
-        self.set_process(slot, &Process::default())?;
         self.used[usize::from(slot)] = false;
         Ok(())
     }

@@ -1,6 +1,7 @@
 //! Loading the eBPF object, draining the ring buffer, one session for each traced process.
 
 pub mod btf;
+pub mod detach;
 pub mod drive;
 pub mod event;
 pub mod kernel;

@@ -8,6 +8,7 @@ use memprof_common::{
 };
 
 use super::{
+    detach::Detacher,
     event::{self, Event},
     kernel::{Kernel, KernelError, Settings},
     session::{Finished, Output, Session},
@@ -70,6 +71,7 @@ pub struct Recording {
     options: Options,
     traced: HashMap<u16, Traced>,
     modules_changed: Vec<u16>,
+    detacher: Detacher,
 }
 
 struct Traced {
@@ -121,7 +123,13 @@ impl Recording {
             pause: options.pause,
             unwind_memory: options.unwind_memory,
         })?;
-        Ok(Self { kernel, options, traced: HashMap::new(), modules_changed: Vec::new() })
+        Ok(Self {
+            kernel,
+            options,
+            traced: HashMap::new(),
+            modules_changed: Vec::new(),
+            detacher: Detacher::start(),
+        })
     }
 
     /// The loaded object, for what the kernel side says.
@@ -131,6 +139,9 @@ impl Recording {
 
     /// Takes a process in. Nothing of it is seen before [`Recording::look`].
     pub fn add(&mut self, process: Process, output: Output, supervised: bool) -> Result<u16, TraceError> {
+        for slot in self.detacher.done() {
+            self.kernel.release_slot(slot)?;
+        }
         let slot = self.kernel.take_slot(process.pid as u32)?;
         let session = Session::new(process, output);
         let traced =
@@ -290,21 +301,16 @@ impl Recording {
         Ok(())
     }
 
-    /// Ends the capture of a process. Its probes go first, then what they had left in the buffer is taken.
+    /// Ends the capture of a process: its probes are ignored from now on, and what they have left in the buffer is taken.
     pub fn finish(&mut self, slot: u16) -> Result<Option<Finished>, TraceError> {
         let Some(traced) = self.traced.get_mut(&slot) else { return Ok(None) };
         let links = std::mem::take(&mut traced.links);
-        // Taking a probe away waits for every CPU to have left it; all at a time they wait together.
-        std::thread::scope(|scope| {
-            for link in links.into_values().flatten() {
-                scope.spawn(move || drop(link));
-            }
-        });
+        self.kernel.ignore(slot, traced.session.process.pid as u32)?;
+        self.detacher.detach(slot, links.into_values().flatten().collect());
         self.drain_all()?;
         let counters = self.kernel.counters(slot)?;
         let Some(traced) = self.traced.remove(&slot) else { return Ok(None) };
         self.kernel.tables.remove(slot);
-        self.kernel.release_slot(slot, traced.session.process.pid as u32)?;
         Ok(Some(traced.session.finish(&counters)?))
     }
 }

@@ -3,9 +3,10 @@
 use std::path::PathBuf;
 
 use anyhow::{Context, Result, ensure};
+use memprof::heap::Sample;
 use memprof::report::frame_tree::{FrameTree, Lifetime, Orientation};
 use memprof::report::page::flamegraph::{FlameGraph, MAX_NODES, Temporal};
-use memprof::report::page::{Confidential, Heading, Loss, MemorySample, Totals};
+use memprof::report::page::{Confidential, Heading, Loss, Totals};
 use memprof_tests::chromium::Page;
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -14,7 +15,7 @@ use tempfile::TempDir;
 pub const WINDOW: (u32, u32) = (1400, 900);
 
 pub const HEADING: Heading<'static> =
-    Heading { title: "Peak memory", whole: None, about: "What was held at the peak." };
+    Heading { title: "Peak memory", whole: None, caution: None, about: "What was held at the peak." };
 
 /// Stacks from the outermost frame on, as `function@file:line`, with thread, bytes and count.
 /// In all: 1000 kB in 100 allocations.
@@ -69,16 +70,16 @@ pub fn totals() -> Totals {
         started: 1_700_000_000_000,
         ended: 1_700_000_010_500,
         peak: 1_000_000,
-        allocations: 1_234_567,
+        calls: 1_234_567,
         more: vec![("Python allocator", "pymalloc".to_owned())],
     }
 }
 
 /// Memory every second: the heap is 100 kB times the second, the resident set 500 kB more.
-fn memory() -> Vec<MemorySample> {
+fn memory() -> Vec<Sample> {
     (0..=10_u32)
-        .map(|second| MemorySample {
-            time: 1_700_000_000_000 + 1000 * i64::from(second),
+        .map(|second| Sample {
+            at_ms: 1_700_000_000_000 + 1000 * i64::from(second),
             rss: 500_000 + 100_000 * u64::from(second),
             heap: 100_000 * u64::from(second),
         })
@@ -106,6 +107,7 @@ impl Opened {
             heading: HEADING,
             tree,
             split_threads: false,
+            compares: false,
             memory: &memory(),
             temporal,
             totals: &totals(),

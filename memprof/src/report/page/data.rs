@@ -2,7 +2,10 @@
 
 use serde::Serialize;
 
+use super::heading::Heading;
 use super::text::visible;
+use crate::capture::Ending;
+use crate::heap::{Capture, Sample};
 
 /// The totals of a capture.
 #[derive(Clone, Debug, Default)]
@@ -17,10 +20,36 @@ pub struct Totals {
     pub ended: i64,
     /// The highest size of the traced heap in bytes.
     pub peak: u64,
-    /// How many allocations the capture holds.
-    pub allocations: u64,
+    /// How many calls of allocators the capture holds, those that free included.
+    pub calls: u64,
     /// More lines for the dialog of totals, each with its label.
     pub more: Vec<(&'static str, String)>,
+}
+
+impl Totals {
+    /// The totals of a capture with this peak in bytes and so many calls.
+    pub fn new(capture: &Capture, peak: u64, calls: u64) -> Self {
+        let header = &capture.header;
+        let mut more = vec![("Python allocator", header.python_allocator.name().to_owned())];
+        let yes = |condition: bool| if condition { "yes" } else { "no" }.to_owned();
+        more.push(("Native stacks", yes(header.native_traces)));
+        more.push(("Calls of Python's allocators", yes(header.trace_python_allocators)));
+        if let Some(extension) = &capture.extension {
+            more.push(("Recorded by", extension.recorder.to_string()));
+            more.push(("Machine", extension.target.host.to_string()));
+            more.extend(extension.target.container.as_ref().map(|id| ("Container", id.to_string())));
+            more.retain(|(_, value)| !value.is_empty());
+        }
+        Self {
+            command_line: header.command_line.clone(),
+            pid: header.pid.into(),
+            started: header.start_ms,
+            ended: header.end_ms,
+            peak,
+            calls,
+            more,
+        }
+    }
 }
 
 /// Something of which a recording has lost a part.
@@ -28,31 +57,21 @@ pub struct Totals {
 pub struct Loss {
     /// What was lost.
     pub what: String,
-    /// How often.
-    pub count: u64,
+    /// How often; `None` where that is not known.
+    pub count: Option<u64>,
 }
 
-/// Memory at one moment.
-#[derive(Clone, Copy, Debug)]
-pub struct MemorySample {
-    /// Milliseconds since 1970.
-    pub time: i64,
-    /// Resident set size in bytes.
-    pub rss: u64,
-    /// Traced heap in bytes.
-    pub heap: u64,
-}
-
-/// What a page is about.
-#[derive(Clone, Copy, Debug)]
-pub struct Heading<'a> {
-    /// A few words: "Peak memory".
-    pub title: &'a str,
-    /// What the sum of everything shown is called at the head of the page ("Leaked"), where that is not the
-    /// peak.
-    pub whole: Option<&'a str>,
-    /// A sentence or two for the help: which allocations are shown.
-    pub about: &'a str,
+impl Loss {
+    /// What a capture misses: its end, and what the recording could not follow.
+    pub fn all(capture: &Capture) -> Vec<Self> {
+        let end = (capture.ending != Ending::Finished)
+            .then(|| Self { what: capture.ending.to_string(), count: None });
+        let recorded = capture.extension.iter().flat_map(|extension| &extension.losses);
+        let recorded = recorded
+            .filter(|loss| loss.count > 0)
+            .map(|loss| Self { what: loss.name.to_string(), count: Some(loss.count) });
+        end.into_iter().chain(recorded).collect()
+    }
 }
 
 #[derive(Serialize)]
@@ -68,7 +87,7 @@ pub(super) struct TotalsJson {
 
 impl From<&Totals> for TotalsJson {
     fn from(totals: &Totals) -> Self {
-        let mut more = vec![("Allocations", grouped(totals.allocations))];
+        let mut more = vec![("Calls of allocators", grouped(totals.calls))];
         more.extend(totals.more.iter().map(|(label, value)| (*label, visible(value).into_owned())));
         Self {
             command_line: visible(&totals.command_line).into_owned(),
@@ -84,7 +103,7 @@ impl From<&Totals> for TotalsJson {
 #[derive(Serialize)]
 pub(super) struct LossJson {
     what: String,
-    count: u64,
+    count: Option<u64>,
 }
 
 impl From<&Loss> for LossJson {
@@ -101,10 +120,10 @@ pub(super) struct MemoryJson {
     heap: Vec<u64>,
 }
 
-impl From<&[MemorySample]> for MemoryJson {
-    fn from(samples: &[MemorySample]) -> Self {
+impl From<&[Sample]> for MemoryJson {
+    fn from(samples: &[Sample]) -> Self {
         Self {
-            time: samples.iter().map(|sample| sample.time).collect(),
+            time: samples.iter().map(|sample| sample.at_ms).collect(),
             rss: samples.iter().map(|sample| sample.rss).collect(),
             heap: samples.iter().map(|sample| sample.heap).collect(),
         }

@@ -5,10 +5,12 @@ use std::collections::BTreeSet;
 use rustc_hash::FxHashMap;
 use serde::Serialize;
 
-use super::data::{Heading, Loss, LossJson, MemoryJson, MemorySample, Totals, TotalsJson, figures};
+use super::data::{Loss, LossJson, MemoryJson, Totals, TotalsJson, figures};
+use super::heading::Heading;
 use super::sources::{Confidential, source_lines};
 use super::text::visible;
 use super::{PageError, Template};
+use crate::heap::Sample;
 use crate::report::frame_kind::FrameKind;
 use crate::report::frame_tree::{FrameId, FrameTree, Orientation, Shown, StringId};
 
@@ -54,8 +56,11 @@ pub struct FlameGraph<'a> {
     pub tree: &'a FrameTree,
     /// Whether the page begins with the threads side by side.
     pub split_threads: bool,
+    /// Whether the tree has two threads that stand for two captures, the one before and the one after, which are to
+    /// be compared.
+    pub compares: bool,
     /// Memory over time, in order.
-    pub memory: &'a [MemorySample],
+    pub memory: &'a [Sample],
     /// How it follows time.
     pub temporal: Temporal<'a>,
     /// The totals of the capture.
@@ -85,10 +90,12 @@ impl FlameGraph<'_> {
         PageJson {
             heading: self.heading.title,
             about: self.heading.about,
+            caution: self.heading.caution,
             figures,
             totals: self.totals.into(),
             losses: self.losses.iter().map(Into::into).collect(),
             inverted: tree.orientation() == Orientation::AllocationFirst,
+            compares: self.compares,
             split_threads: self.split_threads && tree.threads().len() > 1,
             temporal,
             peaks: match self.temporal {
@@ -182,10 +189,12 @@ impl Strings<'_> {
 struct PageJson<'a> {
     heading: &'a str,
     about: &'a str,
+    caution: Option<&'a str>,
     figures: Vec<(&'a str, String)>,
     totals: TotalsJson,
     losses: Vec<LossJson>,
     inverted: bool,
+    compares: bool,
     split_threads: bool,
     temporal: bool,
     peaks: Option<&'a [u64]>,

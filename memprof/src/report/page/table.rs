@@ -3,7 +3,8 @@
 use rustc_hash::FxHashMap;
 use serde::Serialize;
 
-use super::data::{Heading, Loss, LossJson, Totals, TotalsJson, figures};
+use super::data::{Loss, LossJson, Totals, TotalsJson, figures};
+use super::heading::Heading;
 use super::text::visible;
 use super::{PageError, Template};
 
@@ -75,6 +76,7 @@ impl Table<'_> {
         TableJson {
             heading: self.heading.title,
             about: self.heading.about,
+            caution: self.heading.caution,
             figures: figures(&self.heading, whole, self.totals),
             totals: self.totals.into(),
             losses: self.losses.iter().map(Into::into).collect(),
@@ -104,6 +106,7 @@ impl<'a> Strings<'a> {
 struct TableJson<'a> {
     heading: &'a str,
     about: &'a str,
+    caution: Option<&'a str>,
     figures: Vec<(&'a str, String)>,
     totals: TotalsJson,
     losses: Vec<LossJson>,

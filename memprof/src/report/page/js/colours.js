@@ -52,6 +52,16 @@ function sizeColour(share, dark) {
     : `oklch(${0.94 - 0.2 * strength} ${0.01 + 0.14 * strength} ${90 - 45 * strength})`;
 }
 
+/** Blue for less, grey for the same, red for more; `change` from -1 to 1. */
+function changeColour(change, dark) {
+  // A tenth is seen, and the whole is not glaring.
+  const strength = Math.abs(change) ** 0.6;
+  const hue = change < 0 ? 255 : 25;
+  return dark
+    ? `oklch(${0.36 + 0.12 * strength} ${0.15 * strength} ${hue})`
+    : `oklch(${0.92 - 0.17 * strength} ${0.13 * strength} ${hue})`;
+}
+
 function moduleOfFile(file) {
   const frozen = /^<frozen ([^>.]+)/.exec(file);
   if (frozen) return frozen[1];

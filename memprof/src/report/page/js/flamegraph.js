@@ -11,12 +11,13 @@ const defaults = {
   direction: "icicle",
   inverted: model.inverted,
   measure: "bytes",
-  colour: "module",
+  side: "after",
+  colour: model.compares ? "change" : "module",
   thread: data.splitThreads ? "each" : "",
   "hide-imports": false,
   "hide-interpreter": true,
   window: "",
-  sort: "-ownBytes",
+  sort: model.compares ? "-change" : "-ownBytes",
   theme: "",
 };
 const state = new State(defaults);
@@ -28,17 +29,26 @@ const timeline = new Timeline(model, data.totals.started, (window, final) => {
   change({ window: window === null ? "" : window.join("-") }, final);
 });
 
+const functionColumn = { key: "name", label: "Function", kind: "name", show: functionCell };
+const usualColumns = [
+  { key: "ownBytes", label: "Own", kind: "number", show: (row) => formatBytes(row.ownBytes) },
+  { key: "bytes", label: "Total", kind: "number", show: (row) => formatBytes(row.bytes) },
+  { key: "share", label: "Share", kind: "number", className: "number share", show: (row) => formatShare(row.share, view.bytes[0]) },
+  { key: "count", label: "Allocations", kind: "number", show: (row) => formatCount(row.count) },
+  functionColumn,
+];
+const changeColumns = [
+  { key: "change", label: "Change", kind: "number", show: (row) => formatChange(row.change) },
+  { key: "before", label: "Before", kind: "number", show: (row) => formatBytes(row.before) },
+  { key: "bytes", label: "After", kind: "number", show: (row) => formatBytes(row.bytes) },
+  { key: "ownChange", label: "Own change", kind: "number", show: (row) => formatChange(row.ownChange) },
+  functionColumn,
+];
 const sheet = new Sheet(
   byId("functions"),
   "Functions",
-  [
-    { key: "ownBytes", label: "Own", kind: "number", show: (row) => formatBytes(row.ownBytes) },
-    { key: "bytes", label: "Total", kind: "number", show: (row) => formatBytes(row.bytes) },
-    { key: "share", label: "Share", kind: "number", className: "number share", show: (row) => formatShare(row.bytes, view.bytes[0]) },
-    { key: "count", label: "Allocations", kind: "number", show: (row) => formatCount(row.count) },
-    { key: "name", label: "Function", kind: "name", show: functionCell },
-  ],
-  { key: "ownBytes", descending: true },
+  model.compares ? changeColumns : usualColumns,
+  { key: defaults.sort.slice(1), descending: true },
   () => change({ sort: `${sheet.sorted.descending ? "-" : ""}${sheet.sorted.key}` }, false),
 );
 
@@ -50,7 +60,7 @@ function change(changes, step) {
 }
 
 /** Which settings make a new view. */
-const VIEW_SETTINGS = ["inverted", "measure", "thread", "hide-imports", "hide-interpreter", "window"];
+const VIEW_SETTINGS = ["inverted", "measure", "side", "thread", "hide-imports", "hide-interpreter", "window"];
 const SHOWN_SETTINGS = [...VIEW_SETTINGS, "direction", "colour", "theme"];
 let shownAs = {};
 
@@ -65,7 +75,7 @@ function show() {
   if (differs(SHOWN_SETTINGS)) {
     // A flame graph hangs at the bottom of its stage, an icicle at the top.
     if (differs(["direction"])) graph.laidOut = false;
-    graph.show(view, zoomed, { flame: settings.direction === "flame", colour: settings.colour });
+    graph.show(view, zoomed, { ...settings, flame: settings.direction === "flame" });
     fillPalette();
   } else if (graph.zoomed !== zoomed) graph.zoom(zoomed);
   if (sheetStale || differs(["search"])) search();
@@ -81,6 +91,7 @@ function viewOptions() {
   return {
     inverted: settings.inverted,
     measure: settings.measure,
+    side: model.compares && settings.side !== "before" ? 1 : 0,
     thread: thread !== null && thread < model.threads.length ? thread : null,
     byThread: settings.thread === "each",
     hideImports: settings["hide-imports"],
@@ -105,7 +116,7 @@ function fillControls() {
     for (const button of document.getElementsByName(name)) button.checked = button.value === settings[name];
   }
   for (const id of ["inverted", "hide-imports", "hide-interpreter"]) byId(id).checked = settings[id];
-  for (const id of ["measure", "colour", "thread"]) byId(id).value = settings[id];
+  for (const id of ["measure", "side", "colour", "thread"]) byId(id).value = settings[id];
   if (byId("search").value !== settings.search) byId("search").value = settings.search;
   const [key, descending] = settings.sort.startsWith("-") ? [settings.sort.slice(1), true] : [settings.sort, false];
   if (sheet.heads.has(key)) sheet.sorted = { key, descending };
@@ -113,7 +124,12 @@ function fillControls() {
   if (String(window) !== String(timeline.window)) timeline.set(window);
 }
 
-function fillThreads() {
+function fillChoices() {
+  if (model.compares) {
+    byId("side").hidden = false;
+    byId("colour").prepend(element("option", { value: "change", textContent: "Colour: change" }));
+    return;
+  }
   if (model.threads.length < 2) return;
   const sums = new Float64Array(model.threads.length);
   for (let i = 0; i < model.ends.length; i++) sums[model.endThreads[i]] += model.bytes[i];
@@ -134,7 +150,7 @@ function connectControls() {
   for (const id of ["inverted", "hide-imports", "hide-interpreter"]) {
     byId(id).addEventListener("change", (event) => change({ [id]: event.target.checked, zoom: "" }, true));
   }
-  for (const id of ["measure", "colour"]) byId(id).addEventListener("change", (event) => change({ [id]: event.target.value }, false));
+  for (const id of ["measure", "side", "colour"]) byId(id).addEventListener("change", (event) => change({ [id]: event.target.value }, false));
   byId("thread").addEventListener("change", (event) => change({ thread: event.target.value, zoom: "" }, true));
   byId("search").addEventListener("input", (event) => change({ search: event.target.value }, false));
   byId("theme").addEventListener("click", toggleTheme);
@@ -187,10 +203,13 @@ function search() {
 
 function fillSheet() {
   sheetStale = false;
-  const rows = functionSums(model, view);
-  for (const row of rows) row.share = row.bytes;
-  const accepts = settings.search === "" ? () => true : (matcher(settings.search) ?? (() => true));
-  sheet.set(rows, (row) => row.bytes + row.count > 0 && (accepts(row.name) || accepts(row.file)));
+  const rows = functionSums(model, view).map(({ name, file, sums }) => {
+    const [before, after] = [sums[0], sums.at(-1)];
+    const change = after.bytes - before.bytes;
+    return { name, file, ...after, share: after.bytes, before: before.bytes, change, ownChange: after.ownBytes - before.ownBytes };
+  });
+  const accepts = settings.search === "" ? null : matcher(settings.search);
+  sheet.set(rows, (row) => accepts === null || accepts(row.name) || accepts(row.file));
 }
 
 function functionCell(row) {
@@ -224,17 +243,20 @@ function fillCrumbs(zoomed) {
 function fillPalette() {
   const place = byId("palette");
   const dark = Theme.current() === "dark";
-  if (settings.colour === "size") {
+  if (settings.colour !== "module") {
     const ramp = element("span", { className: "ramp" });
-    const stops = [0.0001, 0.001, 0.01, 0.1, 1].map((share) => sizeColour(share, dark));
+    const [low, stops, high] = settings.colour === "size"
+      ? ["0.01%", [0.0001, 0.001, 0.01, 0.1, 1].map((share) => sizeColour(share, dark)), "100% of the whole"]
+      : ["gone", [-1, -0.5, -0.1, 0, 0.1, 0.5, 1].map((part) => changeColour(part, dark)), "new"];
     ramp.style.background = `linear-gradient(90deg, ${stops.join(", ")})`;
-    place.replaceChildren(element("span", {}, "0.01%", ramp, "100% of the whole"));
+    place.replaceChildren(element("span", {}, low, ramp, high));
     return;
   }
   const sums = new Map();
   for (let node = 1; node < view.size; node++) {
     const module = palette.moduleOf(view.frame[node]);
-    if (module !== "" && view.own[node] > 0) sums.set(module, (sums.get(module) ?? 0) + view.own[node]);
+    const own = view.ownValue[node];
+    if (module !== "" && own > 0) sums.set(module, (sums.get(module) ?? 0) + own);
   }
   const largest = [...sums].sort((a, b) => b[1] - a[1]).slice(0, 12);
   place.replaceChildren(...largest.map(([module, own]) => {
@@ -257,9 +279,19 @@ function describe(node) {
   const list = element("dl");
   const line = (label, value, note) => list.append(
     element("dt", { textContent: label }), element("dd", { textContent: value }), element("dd", { textContent: note }));
-  line("Total", formatBytes(view.bytes[node]), `${formatShare(view.bytes[node], view.bytes[0])} · ${formatCount(view.bytes[node])} bytes`);
-  line("Own", formatBytes(view.ownBytes[node]), formatShare(view.ownBytes[node], view.bytes[0]));
-  line("Allocations", formatCount(view.count[node]), formatShare(view.count[node], view.count[0]));
+  const whole = view.bytes[0];
+  if (model.compares) {
+    const [before, after] = view.sums;
+    const change = after.bytes[node] - before.bytes[node];
+    line("Before", formatBytes(before.bytes[node]), `${formatCount(before.count[node])} allocations`);
+    line("After", formatBytes(after.bytes[node]), `${formatCount(after.count[node])} allocations`);
+    line("Change", formatChange(change), formatGrowth(before.bytes[node], after.bytes[node]));
+  } else {
+    const own = view.own[0].bytes[node];
+    line("Total", formatBytes(view.bytes[node]), `${formatShare(view.bytes[node], whole)} · ${formatCount(view.bytes[node])} bytes`);
+    line("Own", formatBytes(own), formatShare(own, whole));
+    line("Allocations", formatCount(view.count[node]), formatShare(view.count[node], view.count[0]));
+  }
   parts.push(list);
   return parts;
 }
@@ -385,7 +417,7 @@ Theme.listeners.push(() => {
 });
 Theme.start(settings.theme);
 fillShell(data);
-fillThreads();
+fillChoices();
 fillNotes();
 connectControls();
 connectGraph();

@@ -14,6 +14,11 @@ function formatBytes(bytes) {
   return `${unit === 0 ? value : value.toFixed(Math.abs(value) < 10 ? 2 : 1)} ${UNITS[unit]}`;
 }
 
+/** The same with its sign. */
+function formatChange(bytes) {
+  return bytes < 0 ? `−${formatBytes(-bytes)}` : bytes > 0 ? `+${formatBytes(bytes)}` : "0 B";
+}
+
 /** A count with its thousands grouped. */
 function formatCount(count) {
   return GROUPED.format(count);
@@ -25,6 +30,13 @@ function formatShare(part, whole) {
   const percent = (100 * part) / whole;
   if (percent < 0.01) return "<0.01%";
   return `${percent.toFixed(percent < 1 ? 2 : 1)}%`;
+}
+
+/** How much more or less the second of two values is, in percent. */
+function formatGrowth(before, after) {
+  if (before === after) return "";
+  if (before === 0) return "new";
+  return `${after < before ? "−" : "+"}${formatShare(Math.abs(after - before), before)}`;
 }
 
 /** A span of time given in milliseconds. */

@@ -24,7 +24,7 @@ class Graph {
     new ResizeObserver(() => this.request()).observe(this.stage);
   }
 
-  /** Shows a view; `settings` are `{flame, colour}`. */
+  /** Shows a view; `settings` are `{flame, colour, measure}`. */
   show(view, zoomed, settings) {
     this.view = view;
     this.zoomed = zoomed;
@@ -146,7 +146,7 @@ class Graph {
           } else {
             // Children come largest first: the rest is too small to be seen one by one.
             restAt = (view.start[child] - left) * scale;
-            rest = (view.start[node] + view.value[node] - view.own[node] - left) * scale - restAt;
+            rest = (view.start[node] + view.value[node] - view.ownValue[node] - left) * scale - restAt;
             break;
           }
         }
@@ -169,7 +169,7 @@ class Graph {
     context.globalAlpha = dimmed ? (look.dark ? 0.45 : 0.5) : 1;
     context.fillStyle = matched
       ? look.dark ? "oklch(0.52 0.16 345)" : "oklch(0.82 0.13 345)"
-      : this.palette.fill(frame, view.value[node] / view.value[0], this.settings.colour, look.dark);
+      : this.fill(node, frame);
     const gap = width > 3 ? 1 : 0;
     context.fillRect(x, y, width - gap, ROW - 1);
     if (width > 26) this.label(frame, x + 5, y + ROW / 2, width - gap - 9, dimmed);
@@ -180,6 +180,12 @@ class Graph {
       const inset = context.lineWidth / 2;
       context.strokeRect(x + inset, y + inset, Math.max(1, width - gap - 2 * inset), ROW - 1 - 2 * inset);
     }
+  }
+
+  fill(node, frame) {
+    const { view, look, settings } = this;
+    if (settings.colour === "change") return changeColour(view.change(node, settings.measure), look.dark);
+    return this.palette.fill(frame, view.value[node] / view.value[0], settings.colour, look.dark);
   }
 
   sliver(depth, x, width, scroll, height) {

@@ -14,6 +14,8 @@ class Model {
   constructor(data) {
     this.strings = data.strings;
     this.inverted = data.inverted;
+    // Whether there are two captures, the one before and the one after.
+    this.compares = data.compares;
     this.temporal = data.temporal;
     this.peaks = data.peaks;
     this.functions = Int32Array.from(data.frames.function);

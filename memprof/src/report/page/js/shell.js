@@ -36,6 +36,8 @@ function fillShell(data) {
     byId("totals-list").append(element("dt", { textContent: label }), element("dd", { textContent: value }));
   }
   fillLosses(data.losses);
+  byId("caution").textContent = data.caution ?? "";
+  byId("caution").hidden = data.caution === null;
   byId("open-totals").addEventListener("click", () => byId("totals").showModal());
   byId("open-help").addEventListener("click", () => byId("help").showModal());
   for (const dialog of document.querySelectorAll("dialog")) {
@@ -61,7 +63,7 @@ function totalsRows(totals) {
 function fillLosses(losses) {
   if (losses.length === 0) return;
   const list = element("ul");
-  for (const loss of losses) list.append(element("li", { textContent: `${loss.what}: ${formatCount(loss.count)}` }));
+  for (const loss of losses) list.append(element("li", { textContent: loss.count === null ? loss.what : `${loss.what}: ${formatCount(loss.count)}` }));
   byId("losses").append(element("b", { textContent: "This capture is not complete. " }), list);
   byId("losses").hidden = false;
 }

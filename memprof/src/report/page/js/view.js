@@ -3,14 +3,15 @@
 // A view is a tree of its own, again as arrays with parents before children.
 
 class View {
-  constructor(frames, parents) {
+  /** `sides` is 1, or 2 where two captures are compared; `side` is the one that gives the widths. */
+  constructor(frames, parents, sides, side) {
     this.frame = frames;
     this.parent = parents;
     const size = frames.length;
-    this.bytes = new Float64Array(size);
-    this.count = new Float64Array(size);
-    this.ownBytes = new Float64Array(size);
-    this.ownCount = new Float64Array(size);
+    const sums = () => ({ bytes: new Float64Array(size), count: new Float64Array(size) });
+    this.sums = Array.from({ length: sides }, sums);
+    ({ bytes: this.bytes, count: this.count } = this.sums[side]);
+    this.side = side;
     this.depth = new Uint16Array(size);
     this.start = new Float64Array(size);
   }
@@ -21,15 +22,16 @@ class View {
 
   /** Sums from the leaves to the root, then lays children out side by side, the largest first. */
   finish(measure, compareNames) {
-    const { parent, bytes, count } = this;
-    this.ownBytes.set(bytes);
-    this.ownCount.set(count);
-    const childCounts = new Int32Array(this.size + 1);
-    for (let node = this.size - 1; node > 0; node--) {
-      bytes[parent[node]] += bytes[node];
-      count[parent[node]] += count[node];
-      childCounts[parent[node] + 1] += 1;
+    const { parent } = this;
+    this.own = this.sums.map(({ bytes, count }) => ({ bytes: bytes.slice(), count: count.slice() }));
+    for (const { bytes, count } of this.sums) {
+      for (let node = this.size - 1; node > 0; node--) {
+        bytes[parent[node]] += bytes[node];
+        count[parent[node]] += count[node];
+      }
     }
+    const childCounts = new Int32Array(this.size + 1);
+    for (let node = 1; node < this.size; node++) childCounts[parent[node] + 1] += 1;
     for (let node = 1; node <= this.size; node++) childCounts[node] += childCounts[node - 1];
     this.firstChild = childCounts;
     this.children = new Int32Array(Math.max(0, this.size - 1));
@@ -38,11 +40,11 @@ class View {
       this.children[next[parent[node]]++] = node;
       this.depth[node] = this.depth[parent[node]] + 1;
     }
-    this.value = measure === "count" ? count : bytes;
-    this.own = measure === "count" ? this.ownCount : this.ownBytes;
+    const key = measure === "count" ? "count" : "bytes";
+    this.value = this.sums[this.side][key];
+    this.ownValue = this.own[this.side][key];
     const { value, start } = this;
     const larger = (a, b) => value[b] - value[a] || compareNames(this.frame[a], this.frame[b]);
-    this.deepest = 0;
     for (let node = 0; node < this.size; node++) {
       const children = this.childrenOf(node);
       if (children.length > 1) children.sort(larger);
@@ -51,9 +53,15 @@ class View {
         start[child] = at;
         at += value[child];
       }
-      if (this.depth[node] > this.deepest) this.deepest = this.depth[node];
     }
     return this;
+  }
+
+  /** How a node has changed from the first capture to the second, from -1 (gone) over 0 to 1 (new). */
+  change(node, measure) {
+    const key = measure === "count" ? "count" : "bytes";
+    const [before, after] = this.sums.map((sums) => sums[key][node]);
+    return after === before ? 0 : (after - before) / Math.max(before, after);
   }
 
   childrenOf(node) {
@@ -103,8 +111,8 @@ class ViewBuilder {
     return node;
   }
 
-  view() {
-    return new View(Int32Array.from(this.frames), Int32Array.from(this.parents));
+  view(sides, side) {
+    return new View(Int32Array.from(this.frames), Int32Array.from(this.parents), sides, side);
   }
 }
 
@@ -131,10 +139,12 @@ function buildView(model, options) {
     const nodeOf = lay(model, options, builder, top);
     for (; first < end; first++) nodes[first] = nodeOf(model.ends[chosen[first]]);
   }
-  const view = builder.view();
+  const view = builder.view(model.compares ? 2 : 1, options.side);
   for (let i = 0; i < chosen.length; i++) {
-    view.bytes[nodes[i]] += model.bytes[chosen[i]];
-    view.count[nodes[i]] += model.counts[chosen[i]];
+    // Where two captures are compared, they stand where the threads of one stand otherwise.
+    const { bytes, count } = view.sums[model.compares ? model.endThreads[chosen[i]] : 0];
+    bytes[nodes[i]] += model.bytes[chosen[i]];
+    count[nodes[i]] += model.counts[chosen[i]];
   }
   return view.finish(options.measure, (a, b) => (model.name(a) < model.name(b) ? -1 : 1));
 }
@@ -187,7 +197,7 @@ function layPaths(model, options, builder, top) {
   };
 }
 
-/** Each function's own and total sums; a function that calls itself counts once a stack. */
+/** Each function's own and total sums, a side each; a function that calls itself counts once a stack. */
 function functionSums(model, view) {
   const rows = new Map();
   const open = new Map();
@@ -196,7 +206,8 @@ function functionSums(model, view) {
     const key = frame >= 0 ? `${model.functions[frame]} ${model.files[frame]}` : String(frame);
     let row = rows.get(key);
     if (row === undefined) {
-      row = { name: model.name(frame), file: model.file(frame), ownBytes: 0, ownCount: 0, bytes: 0, count: 0, key };
+      const sums = view.sums.map(() => ({ ownBytes: 0, bytes: 0, count: 0 }));
+      row = { key, name: model.name(frame), file: model.file(frame), sums };
       rows.set(key, row);
     }
     return row;
@@ -212,15 +223,15 @@ function functionSums(model, view) {
       const row = rowOf(view.frame[node]);
       const running = open.get(row.key) ?? 0;
       open.set(row.key, running + 1);
-      row.ownBytes += view.ownBytes[node];
-      row.ownCount += view.ownCount[node];
-      if (running === 0) {
-        row.bytes += view.bytes[node];
-        row.count += view.count[node];
-      }
+      row.sums.forEach((sums, side) => {
+        sums.ownBytes += view.own[side].bytes[node];
+        if (running > 0) return;
+        sums.bytes += view.sums[side].bytes[node];
+        sums.count += view.sums[side].count[node];
+      });
       stack.push(~node);
     }
     for (const child of view.childrenOf(node)) stack.push(child);
   }
-  return [...rows.values()];
+  return [...rows.values()].filter((row) => row.sums.some(({ bytes, count }) => bytes + count > 0));
 }
