@@ -21,7 +21,7 @@ use crate::{
     emit,
     maps::{PROCESS_STATES, PROCESSES, THREADS},
     stack,
-    unwind::Registers,
+    unwind::Position,
     user,
 };
 
@@ -250,8 +250,8 @@ fn leave(ctx: &RetProbeContext) -> Option<()> {
         }
         return None;
     }
-    let registers = Registers { address: regs.rip, stack_pointer: regs.rsp, frame_pointer: regs.rbp };
-    let stack = stack::take(process, state, thread, registers, slot, tid);
+    let position = Position { address: regs.rip, stack_pointer: regs.rsp, frame_pointer: regs.rbp };
+    let stack = stack::take(process, state, thread, position, slot, tid);
     emit::allocation(emit::header(Kind::Allocation, function, slot, tid), address, thread.size, stack);
     emit::pause_if_full(process, slot, tid);
     Some(())

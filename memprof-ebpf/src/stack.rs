@@ -18,7 +18,7 @@ use crate::{
     hash,
     maps::{EVENTS, SEEN_STACKS, STACK, WALK},
     python,
-    unwind::{self, Registers, WALKS},
+    unwind::{self, Position, WALKS},
     user,
 };
 
@@ -90,7 +90,7 @@ pub fn take(
     process: &Process,
     state: &mut ProcessState,
     thread: &ThreadState,
-    registers: Registers,
+    position: Position,
     slot: u16,
     tid: u32,
 ) -> u64 {
@@ -101,7 +101,7 @@ pub fn take(
         emit::count(slot, Counter::WalkRaced);
         return 0;
     };
-    let id = walk(process, state, thread, registers, slot, tid, set).unwrap_or(0);
+    let id = walk(process, state, thread, position, slot, tid, set).unwrap_or(0);
     release(set);
     id
 }
@@ -111,7 +111,7 @@ fn walk(
     process: &Process,
     state: &mut ProcessState,
     thread: &ThreadState,
-    registers: Registers,
+    position: Position,
     slot: u16,
     tid: u32,
     set: u32,
@@ -132,7 +132,7 @@ fn walk(
     let (mut hash, python, mut flags) = unsafe { ((*walk).hash, (*walk).python, (*walk).flags) };
     let mut native = NativeFrames { first: core::ptr::null(), count: 0 };
     if process.flags & process_flag::NATIVE != 0 {
-        let (frames, end) = unwind::walk(set, slot, registers, hash)?;
+        let (frames, end) = unwind::walk(set, slot, position, hash)?;
         hash = frames.hash;
         native = NativeFrames { first: (&raw const frames.frames).cast(), count: frames.count as u32 };
         if let Some(counter) = counter(end) {

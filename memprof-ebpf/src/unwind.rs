@@ -80,10 +80,10 @@ static UNWIND: PerCpuArray<Walk> = PerCpuArray::with_max_entries(WALKS, 0);
 static RETURN_PROBES: ReturnProbes =
     ReturnProbes { task_utask: 0, utask_instances: 0, next: 0, stack: 0, original: 0, reserved: 0 };
 
-/// Where a walk begins, or is: the registers that it follows.
+/// The registers that a walk begins with, and follows.
 #[repr(C)]
 #[derive(Clone, Copy)]
-pub struct Position {
+pub struct Registers {
     /// Return address: the instruction pointer after a return. For a probe on an instruction, one more than its address.
     pub address: u64,
     /// Stack pointer.
@@ -96,7 +96,7 @@ pub struct Position {
 #[repr(C)]
 pub struct Walk {
     /// The next frame.
-    at: Position,
+    at: Registers,
     /// Mixture of the addresses so far.
     pub hash: u64,
     /// Address of the first byte in `window`.
@@ -122,7 +122,7 @@ const CACHEABLE: u32 = 1 << 30;
 /// Walks the calling thread's stack in the memory `set` of this CPU, of which nobody else may have the same. The walk's
 /// frames, and how it ended; the addresses are mixed into `hash`.
 #[inline(always)]
-pub fn walk(set: u32, slot: u16, from: Position, hash: u64) -> Option<(&'static mut Walk, End)> {
+pub fn walk(set: u32, slot: u16, from: Registers, hash: u64) -> Option<(&'static mut Walk, End)> {
     let walk = UNWIND.get_ptr_mut(set)?;
     // SAFETY: this CPU's element; the caller has the set to itself. No reference is kept across the calls below, which reach
     // the walk by its number.
@@ -191,7 +191,7 @@ pub extern "C" fn unwind_frames(set: u32, slot: u32) -> u32 {
 /// # Safety
 /// `walk` is the walk of `set`, `cache` points to the element of [`UNWIND_CACHE`].
 #[inline(always)]
-unsafe fn frame(walk: *mut Walk, at: &mut Position, set: u32, slot: u32, cache: *mut u64, salt: u64) -> u32 {
+unsafe fn frame(walk: *mut Walk, at: &mut Registers, set: u32, slot: u32, cache: *mut u64, salt: u64) -> u32 {
     const RULE: u64 = ((1 << Rule::BITS) - 1) << 9;
     // SAFETY: the pointers are valid, the indices masked. The walk is used through the pointer because `unwind_odd` changes
     // it behind the back of any reference.
@@ -239,7 +239,7 @@ unsafe fn frame(walk: *mut Walk, at: &mut Position, set: u32, slot: u32, cache: 
 /// # Safety
 /// `walk` is valid.
 #[inline(always)]
-unsafe fn keep(walk: *mut Walk, at: &mut Position) {
+unsafe fn keep(walk: *mut Walk, at: &mut Registers) {
     let frame = Frame { address: at.address, stack_pointer: at.stack_pointer };
     // SAFETY: the index is masked; a walk has no more batches than frames.
     unsafe {
@@ -256,7 +256,7 @@ unsafe fn keep(walk: *mut Walk, at: &mut Position) {
 /// # Safety
 /// `walk` is valid.
 #[inline(always)]
-unsafe fn usual(walk: *mut Walk, at: &mut Position, caller: u64, saved: u64) -> u32 {
+unsafe fn usual(walk: *mut Walk, at: &mut Registers, caller: u64, saved: u64) -> u32 {
     if caller <= at.stack_pointer || caller & 7 != 0 {
         return End::Stuck as u32;
     }

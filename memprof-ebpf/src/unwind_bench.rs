@@ -23,7 +23,7 @@ use aya_ebpf::{
 };
 use memprof_common::unwind::{Frame, bench::Stack};
 
-use crate::unwind::Position;
+use crate::unwind::Registers;
 
 const NO_WAKEUP: u64 = 1;
 
@@ -41,10 +41,10 @@ static BENCH_STACK: PerCpuArray<Stack> = PerCpuArray::with_max_entries(1, 0);
 
 /// The registers at the probed instruction.
 #[inline(always)]
-fn registers(ctx: &ProbeContext) -> Position {
+fn registers(ctx: &ProbeContext) -> Registers {
     // SAFETY: the context is the registers.
     let regs = unsafe { &*ctx.regs };
-    Position { address: regs.rip.wrapping_add(1), stack_pointer: regs.rsp, frame_pointer: regs.rbp }
+    Registers { address: regs.rip.wrapping_add(1), stack_pointer: regs.rsp, frame_pointer: regs.rbp }
 }
 
 #[inline(always)]

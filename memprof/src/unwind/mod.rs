@@ -19,7 +19,7 @@ pub mod rows;
 mod rule;
 mod shared;
 pub mod table;
-mod vdso;
+pub mod vdso;
 
 pub use elf::{ReadAt, Segment};
 pub use table::Tables;
@@ -27,6 +27,11 @@ pub use table::Tables;
 /// The GNU build id of an ELF file, if it has one.
 pub fn build_id<R: ReadAt + ?Sized>(source: &R) -> Option<Vec<u8>> {
     elf::Elf::parse(source).ok()?.build_id()
+}
+
+/// The name and check sum of an ELF file's separate debug file, if it names one (`.gnu_debuglink`).
+pub fn debug_link<R: ReadAt + ?Sized>(source: &R) -> Option<(String, u32)> {
+    elf::Elf::parse(source).ok()?.debug_link()
 }
 
 /// Why a file has no unwind table.
