@@ -21,7 +21,7 @@ use crate::{
     emit,
     maps::{PROCESS_STATES, PROCESSES, THREADS},
     stack,
-    unwind::Position,
+    unwind::Registers,
     user,
 };
 
@@ -250,7 +250,7 @@ fn leave(ctx: &RetProbeContext) -> Option<()> {
         }
         return None;
     }
-    let position = Position { address: regs.rip, stack_pointer: regs.rsp, frame_pointer: regs.rbp };
+    let position = Registers { address: regs.rip, stack_pointer: regs.rsp, frame_pointer: regs.rbp };
     let stack = stack::take(process, state, thread, position, slot, tid);
     emit::allocation(emit::header(Kind::Allocation, function, slot, tid), address, thread.size, stack);
     emit::pause_if_full(process, slot, tid);

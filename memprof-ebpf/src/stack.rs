@@ -18,7 +18,7 @@ use crate::{
     hash,
     maps::{EVENTS, SEEN_STACKS, STACK, WALK},
     python,
-    unwind::{self, Position, WALKS},
+    unwind::{self, Registers, WALKS},
     user,
 };
 
@@ -90,7 +90,7 @@ pub fn take(
     process: &Process,
     state: &mut ProcessState,
     thread: &ThreadState,
-    position: Position,
+    position: Registers,
     slot: u16,
     tid: u32,
 ) -> u64 {
@@ -111,7 +111,7 @@ fn walk(
     process: &Process,
     state: &mut ProcessState,
     thread: &ThreadState,
-    position: Position,
+    position: Registers,
     slot: u16,
     tid: u32,
     set: u32,
