@@ -89,7 +89,7 @@ fn reused_addresses_of_code_objects_never_give_a_wrong_name() {
     let run = Run::new();
     let mut command = python.command();
     command.arg(fixture::file("python/churn.py")).args([FUNCTIONS.to_string(), CALLS.to_string()]);
-    run.record(&mut command);
+    run.record(&command);
     let functions = FUNCTIONS.to_string();
     let arguments = [run.capture().as_os_str().to_owned(), functions.into()];
     let counts = captured::lines("python/churned.py", arguments);

@@ -45,8 +45,10 @@ pub struct PythonFrames<'a>(&'a [u8]);
 impl<'a> PythonFrames<'a> {
     /// The frames, innermost first.
     pub fn iter(self) -> impl DoubleEndedIterator<Item = PythonFrame> + 'a {
-        self.0.chunks_exact(size_of::<PythonFrame>()).map(|bytes| {
-            PythonFrame { code: word(bytes, 0), position: word(bytes, 8) as i64, flags: word(bytes, 16) }
+        self.0.chunks_exact(size_of::<PythonFrame>()).map(|bytes| PythonFrame {
+            code: word(bytes, 0),
+            position: word(bytes, 8) as i64,
+            flags: word(bytes, 16),
         })
     }
 }
@@ -58,9 +60,9 @@ pub struct NativeFrames<'a>(&'a [u8]);
 impl<'a> NativeFrames<'a> {
     /// The frames, innermost first.
     pub fn iter(self) -> impl DoubleEndedIterator<Item = Frame> + 'a {
-        self.0.chunks_exact(size_of::<Frame>()).map(|bytes| {
-            Frame { address: word(bytes, 0), stack_pointer: word(bytes, 8) }
-        })
+        self.0
+            .chunks_exact(size_of::<Frame>())
+            .map(|bytes| Frame { address: word(bytes, 0), stack_pointer: word(bytes, 8) })
     }
 }
 
