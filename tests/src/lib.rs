@@ -4,6 +4,7 @@ pub mod captured;
 pub mod chromium;
 pub mod fixture;
 pub mod interpreters;
+pub mod marked;
 pub mod memprof;
 pub mod memray;
 pub mod parked;

@@ -6,6 +6,8 @@ use super::encoding::{Cursor, DecodeError, put_cstr};
 
 /// The first bytes of every capture.
 const MAGIC: &[u8; 7] = b"memray\0";
+/// Where `python_version` stands, for an interpreter that is found after the recording has begun.
+pub(super) const PYTHON_VERSION_OFFSET: u64 = 11;
 /// Where `n_allocations` stands, for the patch at the end of a recording.
 pub(super) const N_ALLOCATIONS_OFFSET: u64 = 17;
 /// Where `end_ms` stands, for the patch at the end of a recording.

@@ -13,7 +13,7 @@ use lz4_flex::frame::{BlockMode, BlockSize, FrameEncoder, FrameInfo};
 
 use super::Extension;
 use super::extension::container;
-use super::header::{END_TIME_OFFSET, Header, N_ALLOCATIONS_OFFSET};
+use super::header::{END_TIME_OFFSET, Header, N_ALLOCATIONS_OFFSET, PYTHON_VERSION_OFFSET};
 use super::sink::{Summary, WriteError};
 
 /// How many bytes are gathered before they are handed to the kernel.
@@ -56,6 +56,12 @@ impl Output {
         self.written += self.buffer.len() as u64;
         self.buffer.clear();
         Ok(())
+    }
+
+    /// Puts another version of Python into the head.
+    pub(super) fn set_python_version(&self, version: u32) -> Result<(), WriteError> {
+        let bytes = version.to_le_bytes();
+        self.file.write_all_at(&bytes, PYTHON_VERSION_OFFSET).map_err(|source| self.failed(source))
     }
 
     /// Completes the file, whose last record is the trailer.

@@ -103,6 +103,10 @@ pub enum WriteError {
 ///
 /// Identifiers are those the same sink gave before. Threads are named by any number from 1 to 2^63 − 1.
 pub trait Sink {
+    /// An interpreter was found after the capture was begun: the line tables of code objects are in the form of this
+    /// version, a `PY_VERSION_HEX`. To be called before the first of them is defined.
+    fn set_python_version(&mut self, version: u32) -> Result<(), WriteError>;
+
     /// Gives a code object a number; equal ones have the same.
     fn define_code(&mut self, code: &CodeObject<'_>) -> Result<CodeId, WriteError>;
 

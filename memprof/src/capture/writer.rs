@@ -149,6 +149,10 @@ impl Writer {
 }
 
 impl Sink for Writer {
+    fn set_python_version(&mut self, version: u32) -> Result<(), WriteError> {
+        self.output.set_python_version(version)
+    }
+
     fn define_code(&mut self, code: &CodeObject<'_>) -> Result<CodeId, WriteError> {
         let (id, is_new) = self.codes.intern(code)?;
         if is_new {

@@ -9,6 +9,7 @@
 
 pub mod allocator;
 pub mod code;
+pub mod debug_offsets;
 pub mod frames;
 pub mod image;
 pub mod inlining;
@@ -22,5 +23,3 @@ pub mod text;
 pub mod thread_data;
 pub mod thread_name;
 pub mod version;
-
-mod debug_offsets;

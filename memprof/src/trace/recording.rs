@@ -199,7 +199,7 @@ impl Recording {
                             modules[python.module].clone(),
                             Plan { probes: vec![probe], ..Plan::default() },
                         ));
-                        traced.session.python = Some(python);
+                        traced.session.interpreter_found(python)?;
                     } else {
                         found.warnings.push(format!(
                             "{}: where it destroys code objects is not known, so no Python stacks are taken",

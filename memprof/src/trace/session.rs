@@ -166,6 +166,15 @@ impl Session {
         self.sink.is_some()
     }
 
+    /// Its interpreter has been found.
+    pub fn interpreter_found(&mut self, python: Interpreter) -> Result<(), WriteError> {
+        if let Some(open) = &mut self.sink {
+            open.sink.set_python_version(python.version.0)?;
+        }
+        self.python = Some(python);
+        Ok(())
+    }
+
     /// Takes one event.
     pub fn take(&mut self, event: Event<'_>) -> Result<(), WriteError> {
         match event {

@@ -1,0 +1,74 @@
+//! The interpreter is found wherever it is: in a library that is loaded late, in a program that another becomes; and one
+//! that is not known is said to be so.
+
+use memprof::python::debug_offsets::identity;
+use memprof::python::image::{Image, Module};
+use memprof::python::version::Version;
+use memprof_tests::interpreters::{self, Python};
+use memprof_tests::marked::{Run, check};
+use memprof_tests::{captured, fixture};
+use serde_json::json;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// The shared library of an interpreter that pyenv built, and the directory that is its PYTHONHOME.
+fn library(python: &Python) -> Option<(PathBuf, PathBuf)> {
+    let home = Path::new(&python.name).parent()?.parent()?.to_owned();
+    let library = home.join(format!("lib/libpython3.{}.so.1.0", python.minor));
+    library.exists().then_some((library, home))
+}
+
+#[test]
+fn an_interpreter_that_is_loaded_late_is_found() {
+    let mut embedded = 0;
+    for python in interpreters::all() {
+        let Some((library, home)) = library(&python) else { continue };
+        let run = Run::new();
+        let mut command = Command::new(fixture::c("embeds"));
+        command.arg(library).arg("-B").arg(fixture::file("python/marked.py")).env("PYTHONHOME", home);
+        run.record(&command);
+        check(&format!("embedded {}", python.name), &run.capture(), &run.told());
+        embedded += 1;
+    }
+    assert!(embedded >= 6, "pyenv's interpreters are made with libraries");
+}
+
+#[test]
+fn a_program_that_becomes_an_interpreter_is_found() {
+    for python in interpreters::one_of_each_version() {
+        let run = Run::new();
+        let traced = python.command();
+        let mut command = Command::new("/bin/sh");
+        command.args(["-c", "exec \"$@\"", "sh"]).arg(traced.get_program()).args(traced.get_args());
+        command.envs(traced.get_envs().filter_map(|(name, value)| Some((name, value?))));
+        run.record(command.arg("-B").arg(fixture::file("python/marked.py")));
+        check(&format!("exec of {}", python.name), &run.capture(), &run.told());
+    }
+}
+
+#[test]
+fn a_version_that_is_not_known_is_said_to_be_so() {
+    let python = interpreters::all().into_iter().find(|python| python.minor == 13).unwrap();
+    let (original, _) = library(&python).unwrap();
+    // The interpreter itself does not read what it tells debuggers of its version.
+    let mut bytes = fs::read(&original).unwrap();
+    let table = {
+        let module = Module { name: "", data: &bytes, bias: 0 };
+        let image = Image::parse(module).unwrap();
+        let contents = image.contents_from(image.symbol("_PyRuntime").unwrap().svma).unwrap();
+        assert!(identity(contents).is_some());
+        contents.as_ptr().addr() - bytes.as_ptr().addr()
+    };
+    bytes[table + 8..table + 16].copy_from_slice(&u64::from(Version::new(99, 1).0).to_le_bytes());
+    let run = Run::new();
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join(original.file_name().unwrap()), bytes).unwrap();
+    let mut command = python.command();
+    command.args(["-c", "bytearray(5_000_000)"]).env("LD_LIBRARY_PATH", folder.path());
+    let said = run.record_with(&command, &[]);
+    assert!(said.contains("CPython 3.99.1 is not known"), "{said}");
+    let found: Vec<_> = captured::allocations(&run.capture(), 5_000_000);
+    assert_eq!(found.len(), 1);
+    assert_eq!(found[0]["frames"], json!([]));
+}
