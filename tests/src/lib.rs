@@ -9,6 +9,7 @@ pub mod interpreters;
 pub mod marked;
 pub mod memprof;
 pub mod memray;
+pub mod opened;
 pub mod parked;
 pub mod program;
 pub mod walk;
