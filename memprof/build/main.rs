@@ -8,6 +8,7 @@ mod ebpf_object;
 use std::{
     env, fs,
     path::{Path, PathBuf},
+    process::ExitCode,
 };
 
 use anyhow::{Context as _, anyhow, bail};
@@ -15,7 +16,13 @@ use ebpf_object::{OBJECT, RECORD, SOURCES, Toolchain};
 
 const CHOICE: &str = "MEMPROF_EBPF";
 
-fn main() -> anyhow::Result<()> {
+fn main() -> ExitCode {
+    let Err(error) = provide() else { return ExitCode::SUCCESS };
+    eprintln!("{error:#}");
+    ExitCode::FAILURE
+}
+
+fn provide() -> anyhow::Result<()> {
     let package = PathBuf::from(env::var_os("CARGO_MANIFEST_DIR").context("CARGO_MANIFEST_DIR is not set")?);
     let workspace = package.parent().context("the package lies in no workspace")?;
     let out_dir = PathBuf::from(env::var_os("OUT_DIR").context("OUT_DIR is not set")?);

@@ -4,6 +4,7 @@
 
 pub mod capture;
 pub mod cli;
+pub mod doctor;
 pub mod heap;
 pub mod probe;
 pub mod python;

@@ -2,6 +2,7 @@
 
 mod attach;
 mod destination;
+mod diff;
 mod doctor;
 mod flamegraph;
 mod logging;
@@ -37,6 +38,7 @@ enum Command {
     Attach(attach::Arguments),
     Flamegraph(flamegraph::Arguments),
     Table(table::Arguments),
+    Diff(diff::Arguments),
     Tree(tree::Arguments),
     Summary(summary::Arguments),
     Stats(stats::Arguments),
@@ -53,6 +55,7 @@ pub fn main() -> ExitCode {
         Command::Attach(arguments) => attach::main(arguments),
         Command::Flamegraph(arguments) => flamegraph::main(arguments),
         Command::Table(arguments) => table::main(arguments),
+        Command::Diff(arguments) => diff::main(arguments),
         Command::Tree(arguments) => tree::main(arguments),
         Command::Summary(arguments) => summary::main(arguments),
         Command::Stats(arguments) => stats::main(arguments),

@@ -165,12 +165,22 @@ impl FrameTree {
 
     /// The number of a frame. Callers with many stacks keep it and spare the hashing of names.
     pub fn frame(&mut self, function: &str, file: &str, line: u32) -> Result<FrameId, TreeError> {
+        self.frame_of_kind(function, file, line, frame_kind(function, file))
+    }
+
+    /// The number of a frame whose kind its name, as it is given here, no longer tells.
+    pub fn frame_of_kind(
+        &mut self,
+        function: &str,
+        file: &str,
+        line: u32,
+        kind: FrameKind,
+    ) -> Result<FrameId, TreeError> {
         let key = (self.strings.intern(function)?, self.strings.intern(file)?, line);
         if let Some(&id) = self.frame_ids.get(&key) {
             return Ok(id);
         }
         let id = FrameId::new(self.frames.len())?;
-        let kind = frame_kind(function, file);
         self.frames.push(Frame { function: key.0, file: key.1, line, kind });
         self.frame_ids.insert(key, id);
         Ok(id)

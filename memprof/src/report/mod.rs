@@ -1,5 +1,6 @@
 //! One module for each reporter, over one frame-tree model.
 
+pub mod diff;
 pub mod frame_kind;
 pub mod frame_tree;
 mod histogram;
@@ -9,6 +10,7 @@ pub mod page;
 pub mod parse;
 pub mod profile_tree;
 pub mod size;
+mod stack_matching;
 pub mod stats;
 pub mod summary;
 pub mod svg;

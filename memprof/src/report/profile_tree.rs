@@ -1,8 +1,9 @@
 //! Frame trees of captures: the stacks of a profile, named and merged.
 
+use super::frame_kind::frame_kind;
 use super::frame_tree::{FrameId, FrameTree, Lifetime, Orientation, ThreadId, TreeError};
 use super::thread_label;
-use crate::heap::{self, Namer, Profile, Site, StackIndex, TemporalProfile, Threads};
+use crate::heap::{self, Frame, Namer, Profile, Site, StackIndex, TemporalProfile, Threads};
 
 /// The label of the one thread of a tree in which threads are merged.
 const ALL_THREADS: &str = "all threads";
@@ -14,13 +15,14 @@ pub fn profile_tree(
     orientation: Orientation,
     threads: Threads,
 ) -> Result<FrameTree, TreeError> {
-    let mut stacks = Stacks::new(namer, FrameTree::new(orientation));
+    let mut tree = FrameTree::new(orientation);
+    let mut stacks = Stacks::new(namer, &mut tree, in_full);
     for record in &profile.records {
-        let thread = stacks.thread(&profile.capture.tables, record.thread, threads)?;
+        let thread = thread_of(stacks.tree, &profile.capture.tables, record.thread, threads)?;
         let place = (record.thread, record.stack, record.native, record.generation);
         stacks.add(place, thread, Lifetime::MOMENT, record.size, record.n_allocations)?;
     }
-    Ok(stacks.tree)
+    Ok(tree)
 }
 
 /// The stacks of a profile over time.
@@ -30,10 +32,11 @@ pub fn temporal_tree(
     orientation: Orientation,
     threads: Threads,
 ) -> Result<FrameTree, TreeError> {
-    let mut stacks = Stacks::new(namer, FrameTree::new(orientation));
+    let mut tree = FrameTree::new(orientation);
+    let mut stacks = Stacks::new(namer, &mut tree, in_full);
     for record in &profile.records {
         let Site { thread, stack, native, generation, .. } = record.site;
-        let label = stacks.thread(&profile.capture.tables, thread, threads)?;
+        let label = thread_of(stacks.tree, &profile.capture.tables, thread, threads)?;
         for interval in &record.intervals {
             let snapshot = |number: usize| u32::try_from(number).unwrap_or(u32::MAX);
             let lifetime = Lifetime {
@@ -44,42 +47,54 @@ pub fn temporal_tree(
             stacks.add(place, label, lifetime, interval.bytes, interval.n_allocations)?;
         }
     }
-    Ok(stacks.tree)
+    Ok(tree)
 }
 
+fn thread_of(
+    tree: &mut FrameTree,
+    tables: &heap::Tables,
+    thread: u64,
+    threads: Threads,
+) -> Result<ThreadId, TreeError> {
+    match threads {
+        Threads::Merged => tree.thread(ALL_THREADS),
+        Threads::Split => tree.thread(&thread_label(tables, thread)),
+    }
+}
+
+/// Frames as they are called in the capture.
+fn in_full(frame: Frame<'_>) -> Frame<'_> {
+    frame
+}
+
+/// How frames of a capture are called in a tree.
+type Naming = fn(Frame<'_>) -> Frame<'_>;
+
 /// Brings named stacks into a tree.
-pub(super) struct Stacks<'n, 'c> {
-    namer: &'n mut Namer<'c>,
-    pub(super) tree: FrameTree,
+pub(super) struct Stacks<'a, 'c> {
+    namer: &'a mut Namer<'c>,
+    tree: &'a mut FrameTree,
+    naming: Naming,
     /// The tree's numbers of the capture's frames.
     frames: Vec<Option<FrameId>>,
     stack: Vec<heap::FrameId>,
     path: Vec<FrameId>,
     /// The stack that `path` is of.
-    latest: Option<(u64, StackIndex, u32, u32)>,
+    latest: Option<Place>,
 }
 
-impl<'n, 'c> Stacks<'n, 'c> {
-    pub(super) fn new(namer: &'n mut Namer<'c>, tree: FrameTree) -> Self {
-        Self { namer, tree, frames: Vec::new(), stack: Vec::new(), path: Vec::new(), latest: None }
+/// A stack in a capture: thread, Python stack, native stack, generation of maps.
+type Place = (u64, StackIndex, u32, u32);
+
+impl<'a, 'c> Stacks<'a, 'c> {
+    pub(super) fn new(namer: &'a mut Namer<'c>, tree: &'a mut FrameTree, naming: Naming) -> Self {
+        Self { namer, tree, naming, frames: Vec::new(), stack: Vec::new(), path: Vec::new(), latest: None }
     }
 
-    fn thread(
-        &mut self,
-        tables: &heap::Tables,
-        thread: u64,
-        threads: Threads,
-    ) -> Result<ThreadId, TreeError> {
-        match threads {
-            Threads::Merged => self.tree.thread(ALL_THREADS),
-            Threads::Split => self.tree.thread(&thread_label(tables, thread)),
-        }
-    }
-
-    /// Adds what a stack, given as thread, Python stack, native stack and generation of maps, holds.
+    /// Adds what a stack holds.
     pub(super) fn add(
         &mut self,
-        place: (u64, StackIndex, u32, u32),
+        place: Place,
         thread: ThreadId,
         lifetime: Lifetime,
         bytes: u64,
@@ -103,7 +118,10 @@ impl<'n, 'c> Stacks<'n, 'c> {
             return Ok(known);
         }
         let frame = self.namer.frame(id);
-        let known = self.tree.frame(frame.function, frame.file, u32::try_from(frame.line).unwrap_or(0))?;
+        let kind = frame_kind(frame.function, frame.file);
+        let frame = (self.naming)(frame);
+        let line = u32::try_from(frame.line).unwrap_or(0);
+        let known = self.tree.frame_of_kind(frame.function, frame.file, line, kind)?;
         if self.frames.len() <= id.index() {
             self.frames.resize(id.index() + 1, None);
         }

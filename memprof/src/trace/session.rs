@@ -17,18 +17,18 @@ use rustc_hash::FxHashSet;
 use super::{
     event::{Event, NativeFrames, PythonFrames},
     losses::{self, OwnLosses},
+    native::NativeNames,
     release::{Pending, Releases},
     rss::ResidentSize,
     stacks::{Known, Stacks},
 };
 use crate::{
     capture::{
-        self, Allocator, Extension, FileFormat, Header, Loss, MappedModule, PythonAllocator, Sink, Summary,
+        self, Allocator, Extension, FileFormat, Header, Loss, PythonAllocator, Sink, Summary,
         Target, Version as CaptureVersion, WriteError, Writer,
     },
     python::{interpreter::Interpreter, version::Version},
-    target::{Process, module::Module, process::thread_comm},
-    unwind,
+    target::{Process, maps::Mapping, module::Module, process::thread_comm},
 };
 
 /// Where a capture goes and how it is written.
@@ -72,6 +72,8 @@ pub struct Session {
     output: Output,
     sink: Option<Open>,
     modules: Vec<Module>,
+    mappings: Vec<Mapping>,
+    native_names: NativeNames,
     stacks: Stacks,
     releases: Releases,
     resident: Option<ResidentSize>,
@@ -102,6 +104,8 @@ impl Session {
             output,
             sink: None,
             modules: Vec::new(),
+            mappings: Vec::new(),
+            native_names: NativeNames::default(),
             stacks: Stacks::default(),
             releases: Releases::default(),
             threads: FxHashSet::default(),
@@ -120,6 +124,8 @@ impl Session {
         self.start_ms = now_ms();
         self.python = None;
         self.modules.clear();
+        self.mappings.clear();
+        self.native_names = NativeNames::default();
         self.stacks = Stacks::default();
         self.releases = Releases::default();
         self.threads.clear();
@@ -141,11 +147,16 @@ impl Session {
         }
     }
 
-    /// The files that the process has mapped now.
-    pub fn set_modules(&mut self, modules: Vec<Module>) -> Result<(), WriteError> {
+    /// What the process has mapped now.
+    pub fn set_modules(&mut self, modules: Vec<Module>, mappings: Vec<Mapping>) -> Result<(), WriteError> {
+        let same = self.mappings == mappings;
         self.modules = modules;
+        self.mappings = mappings;
         match &mut self.sink {
-            Some(open) if open.native => open.map(&self.modules),
+            Some(open) if open.native && !same => {
+                self.native_names.begin_generation(self.process.pid, &self.mappings, &self.modules);
+                open.map(&self.modules)
+            }
             _ => Ok(()),
         }
     }
@@ -321,12 +332,13 @@ impl Session {
         self.open()?;
         self.sample()?;
         let losses = self.losses(counters);
+        let (modules, native_symbols) = std::mem::take(&mut self.native_names).finish(&self.stacks);
         let extension = Extension {
             recorder: concat!("memprof ", env!("CARGO_PKG_VERSION")).into(),
             target: Target { comm: self.process.comm.as_str().into(), host: host().into(), container: None },
             losses: losses.clone(),
-            modules: self.modules.iter().map(mapped_module).collect(),
-            native_symbols: Vec::new(),
+            modules,
+            native_symbols,
             qualified_names: self.stacks.qualified_names.drain().collect(),
         };
         let path = self.output.path.clone();
@@ -364,6 +376,7 @@ impl Session {
             let resident = self.resident.as_ref().and_then(ResidentSize::read).unwrap_or(0);
             open.sink.sample_memory(resident, now_ms())?;
             if native {
+                self.native_names.begin_generation(self.process.pid, &self.mappings, &self.modules);
                 open.map(&self.modules)?;
             }
             self.sink = Some(open);
@@ -422,19 +435,6 @@ impl Open {
             .collect();
         self.generation = self.sink.map_modules(&mapped)?;
         Ok(())
-    }
-}
-
-fn mapped_module(module: &Module) -> MappedModule {
-    let bounds = module
-        .mappings
-        .iter()
-        .fold((u64::MAX, 0), |(start, end), mapping| (start.min(mapping.begin), end.max(mapping.end)));
-    MappedModule {
-        path: module.path.as_str().into(),
-        build_id: unwind::build_id(&**module.data).unwrap_or_default(),
-        start_avma: bounds.0,
-        end_avma: bounds.1,
     }
 }
 
