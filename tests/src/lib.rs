@@ -1,4 +1,6 @@
 //! What the end-to-end tests of memprof, the files under `tests/`, have in common.
+// A test helper fails by panicking.
+#![allow(clippy::missing_panics_doc, clippy::new_without_default)]
 
 pub mod captured;
 pub mod chromium;

@@ -65,6 +65,11 @@ fn by_walk(walker: &mut Walker, fixture: &Fixture) -> Stacks {
 }
 
 fn by_walk_at(walker: &mut Walker, fixture: &Fixture, offset: u64) -> Stacks {
+    by_walk_inside(walker, fixture, offset, &[])
+}
+
+/// The stacks at an offset, with return probes on some functions.
+fn by_walk_inside(walker: &mut Walker, fixture: &Fixture, offset: u64, returning: &[&str]) -> Stacks {
     let mut child = without_randomization(Command::new(&fixture.program).arg(&fixture.plugin).arg("wait"))
         .spawn()
         .unwrap();
@@ -72,6 +77,10 @@ fn by_walk_at(walker: &mut Walker, fixture: &Fixture, offset: u64) -> Stacks {
     let update = walker.update(child.id(), SLOT).unwrap();
     assert_eq!((update.without_table, update.no_room), (0, 0), "{update:?}");
     walker.attach("bench_stack", offset, &fixture.program, child.id(), SLOT).unwrap();
+    for name in returning {
+        let offset = symbol_offset(&fixture.program, name).unwrap();
+        walker.attach("bench_return", offset, &fixture.program, child.id(), SLOT).unwrap();
+    }
     let mut events = walker.events().unwrap();
     go_on(&child).unwrap();
     assert!(child.wait().unwrap().success());
@@ -86,8 +95,11 @@ fn by_walk_at(walker: &mut Walker, fixture: &Fixture, offset: u64) -> Stacks {
 
 fn compare(fixture: &Fixture) {
     let mut walker = Walker::load(ReturnProbes::default()).unwrap();
-    let mut expected = by_gdb(fixture);
-    let mut found = by_walk(&mut walker, fixture);
+    let found = by_walk(&mut walker, fixture);
+    equal(by_gdb(fixture), found);
+}
+
+fn equal(mut expected: Stacks, mut found: Stacks) {
     for stacks in [&mut expected, &mut found] {
         for stack in stacks.get_mut(&ON_SECOND_STACK).into_iter().flatten() {
             stack.truncate(FRAMES_ON_SECOND_STACK);
@@ -151,6 +163,17 @@ fn gcc_stripped_of_section_headers_keeps_its_segments() {
     let mut walker = Walker::load(ReturnProbes::default()).unwrap();
     let found = by_walk_at(&mut walker, &fixture, offset);
     assert_eq!(found[&64], expected[&64]);
+}
+
+#[test]
+fn functions_with_return_probes_keep_their_callers() {
+    let fixture = build("gcc", "shapes.c", &["-O2", "-pthread"]);
+    let known = memprof::trace::btf::offsets().unwrap().return_probes;
+    let mut walker = Walker::load(known).unwrap();
+    let offset = symbol_offset(&fixture.program, "mark").unwrap();
+    let functions = ["mark", "plain", "with_array", "with_aligned", "with_many", "compare", "on_signal", "thread_main"];
+    let found = by_walk_inside(&mut walker, &fixture, offset, &functions);
+    equal(by_gdb(&fixture), found);
 }
 
 #[test]
