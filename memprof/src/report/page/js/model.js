@@ -55,7 +55,7 @@ class Model {
 
   /** `file:line`, or nothing where the file is not known. */
   place(frame) {
-    if (frame < 0) return "";
+    if (frame < 0 || this.file(frame) === "<unknown>") return "";
     const line = this.lines[frame];
     return line > 0 ? `${this.file(frame)}:${line}` : this.file(frame);
   }
