@@ -1,5 +1,6 @@
 //! What the end-to-end tests of memprof, the files under `tests/`, have in common.
 
+pub mod bench;
 pub mod captured;
 pub mod chromium;
 pub mod fixture;
