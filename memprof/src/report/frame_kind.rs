@@ -73,15 +73,15 @@ fn is_internal(function: &str, file: &str) -> bool {
     named && is_cpython_source(file)
 }
 
-/// The expression `(Include|Objects|Modules|Python|cpython).*\.[c|h]$` of memray, searched for in a path:
-/// the set holds `|` too, `.` matches no line break, and `$` allows one at the very end.
+/// Whether a file is a C source of CPython.
+///
+/// memray searches for `(Include|Objects|Modules|Python|cpython).*\.[c|h]$` in the path as the compiler was given
+/// it, most often `Python/ceval.c` or `../Parser/pegen.c`. Here paths are full, and a folder such as
+/// `/build/Python-3.11.7` above all of them must not count: folders have to have exactly these names.
 fn is_cpython_source(file: &str) -> bool {
-    let file = file.strip_suffix('\n').unwrap_or(file);
-    let Some(stem) = [".c", ".h", ".|"].iter().find_map(|suffix| file.strip_suffix(suffix)) else {
-        return false;
-    };
-    let last_line = stem.rfind('\n').map_or(stem, |end| &stem[end + 1..]);
-    CPYTHON_FOLDERS.iter().any(|folder| last_line.contains(folder))
+    let Some((folders, name)) = file.rsplit_once('/') else { return false };
+    (name.ends_with(".c") || name.ends_with(".h"))
+        && folders.split('/').any(|folder| CPYTHON_FOLDERS.contains(&folder))
 }
 
 #[cfg(test)]
@@ -100,6 +100,8 @@ mod tests {
         assert_eq!(frame_kind("anything", "Objects/call.c"), FrameKind::Internal);
         assert_eq!(frame_kind("anything", "Objects/call.cpp"), FrameKind::Program);
         assert_eq!(frame_kind("type_call", "/src/mine/type.c"), FrameKind::Program);
+        assert_eq!(frame_kind("_PyPegen_parse", "/build/Python-3.11.7/Parser/parser.c"), FrameKind::Program);
+        assert_eq!(frame_kind("_PyEval_Vector", "/build/Python-3.11.7/Python/ceval.c"), FrameKind::Internal);
     }
 
     #[test]

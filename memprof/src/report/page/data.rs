@@ -143,6 +143,17 @@ pub(super) fn figures<'a>(heading: &Heading<'a>, whole: u64, totals: &Totals) ->
     figures
 }
 
+/// The same for a page that compares: the sums before and after in bytes, and the change.
+pub(super) fn changed_figures(before: u64, after: u64) -> Vec<(&'static str, String)> {
+    let sign = if after < before { "−" } else { "+" };
+    let mut change = format!("{sign}{}", size(after.abs_diff(before)));
+    if before > 0 {
+        let percent = after.abs_diff(before) as f64 * 100.0 / before as f64;
+        change.push_str(&format!(" ({sign}{percent:.1}%)"));
+    }
+    vec![("Before", size(before)), ("After", size(after)), ("Change", change)]
+}
+
 /// Bytes in units of 1000, for the head of the page.
 fn size(bytes: u64) -> String {
     let mut value = bytes as f64;

@@ -5,14 +5,14 @@ use std::collections::BTreeSet;
 use rustc_hash::FxHashMap;
 use serde::Serialize;
 
-use super::data::{Loss, LossJson, MemoryJson, Totals, TotalsJson, figures};
+use super::data::{Loss, LossJson, MemoryJson, Totals, TotalsJson, changed_figures, figures};
 use super::heading::Heading;
 use super::sources::{Confidential, source_lines};
 use super::text::visible;
 use super::{PageError, Template};
 use crate::heap::Sample;
 use crate::report::frame_kind::FrameKind;
-use crate::report::frame_tree::{FrameId, FrameTree, Orientation, Shown, StringId};
+use crate::report::frame_tree::{FrameId, FrameTree, Orientation, Shown, StringId, ThreadId};
 
 /// As many nodes as a page shows; the smallest of more are folded. Enough for nearly every program, and drawn
 /// at once by any machine.
@@ -86,7 +86,12 @@ impl FlameGraph<'_> {
         let frames = self.frames_json(&used, &mut strings);
         let threads = tree.threads().iter().map(|&label| strings.number(label)).collect();
         let temporal = !matches!(self.temporal, Temporal::Moment);
-        let figures = figures(&self.heading, tree.sums(|_| true)[0].0, self.totals);
+        let whole = |side| tree.sums(|allocated| allocated.thread == ThreadId(side))[0].0;
+        let figures = if self.compares {
+            changed_figures(whole(0), whole(1))
+        } else {
+            figures(&self.heading, tree.sums(|_| true)[0].0, self.totals)
+        };
         PageJson {
             heading: self.heading.title,
             about: self.heading.about,

@@ -150,6 +150,7 @@ class Timeline {
     this.drawLine(context, this.memory.rss, y, colour("--rss"), 1.25);
     this.drawLine(context, this.memory.heap, y, colour("--heap"), 1.5);
     this.drawPeak(context, y, colour("--heap"));
+    this.drawSizes(context, width, y, colour);
     if (this.model.temporal && this.placed !== width) {
       this.placed = width;
       this.set(this.window);
@@ -162,14 +163,12 @@ class Timeline {
     context.fillStyle = colour("--faint");
     context.strokeStyle = colour("--line");
     context.lineWidth = 1;
-    context.textAlign = "right";
     for (const bytes of ticks(this.highest, 2)) {
       const at = Math.round(y(bytes)) + 0.5;
       context.beginPath();
       context.moveTo(14, at);
       context.lineTo(width - 14, at);
       context.stroke();
-      if (bytes > 0) context.fillText(short(formatBytes(bytes)), width - 16, at - 7);
     }
     context.textAlign = "center";
     const span = this.until - this.started;
@@ -202,6 +201,19 @@ class Timeline {
     context.beginPath();
     for (const [x, bytes] of this.columns(list)) context.lineTo(x, y(bytes));
     context.stroke();
+  }
+
+  /** What the horizontal lines stand for, above everything else. */
+  drawSizes(context, width, y, colour) {
+    context.textAlign = "right";
+    context.lineWidth = 3;
+    context.strokeStyle = colour("--surface");
+    context.fillStyle = colour("--muted");
+    for (const bytes of ticks(this.highest, 2).slice(1)) {
+      const [text, at] = [short(formatBytes(bytes)), y(bytes) - 7];
+      context.strokeText(text, width - 16, at);
+      context.fillText(text, width - 16, at);
+    }
   }
 
   /** A dot where the heap was largest. */
