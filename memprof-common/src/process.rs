@@ -101,7 +101,7 @@ pub mod tsd_kind {
 const _: () = {
     assert!(size_of::<ThreadData>() == 24);
     assert!(size_of::<Process>() == 56 + 16 * MAX_ALLOCATOR_TEXTS + size_of::<Layout>());
-    assert!(size_of::<Process>() % 8 == 0);
+    assert!(size_of::<Process>().is_multiple_of(8));
     assert!(size_of::<ProcessState>() == 24);
 };
 

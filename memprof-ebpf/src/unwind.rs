@@ -411,7 +411,8 @@ fn guess(walk: &mut Walk, reason: u32) -> u32 {
         // information set.
         return End::Complete as u32;
     }
-    if at < walk.at.stack_pointer || at.wrapping_sub(walk.at.stack_pointer) > MAX_GUESSED_FRAME || at & 7 != 0 {
+    if at < walk.at.stack_pointer || at.wrapping_sub(walk.at.stack_pointer) > MAX_GUESSED_FRAME || at & 7 != 0
+    {
         return end as u32;
     }
     let Some(frame_pointer) = word(at) else { return end as u32 };

@@ -17,6 +17,8 @@ use std::{
 use anyhow::{Context as _, bail, ensure};
 use sha2::{Digest as _, Sha256};
 
+/// The object that memprof loads.
+pub const NAME: &str = "memprof-ebpf";
 const TARGET: &str = "bpfel-unknown-none";
 /// BTF is made from the debug information of every crate, the standard library's too.
 const RUSTFLAGS: [&str; 4] = ["-C", "debuginfo=2", "-C", "link-arg=--btf"];
@@ -51,7 +53,7 @@ pub fn source_hash(workspace: &Path) -> anyhow::Result<String> {
         add(&name.to_string_lossy(), &read(file)?);
     }
     let lock = fs::read_to_string(workspace.join("Cargo.lock")).context("cannot read Cargo.lock")?;
-    add("Cargo.lock", locked_closure(&lock, "memprof-ebpf").as_bytes());
+    add("Cargo.lock", locked_closure(&lock, NAME).as_bytes());
     add("RUSTFLAGS", RUSTFLAGS.join(" ").as_bytes());
     Ok(hex(&hash.finalize()))
 }
@@ -68,7 +70,8 @@ fn collect_files(path: &Path, files: &mut Vec<PathBuf>) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn read(path: &Path) -> anyhow::Result<Vec<u8>> {
+/// The content of a file.
+pub fn read(path: &Path) -> anyhow::Result<Vec<u8>> {
     fs::read(path).with_context(|| format!("cannot read {}", path.display()))
 }
 
@@ -160,8 +163,9 @@ impl Toolchain {
         bail!("no compiler for {TARGET}: {without_system:#}; {without_nightly:#}")
     }
 
-    /// Builds the object below `target_dir`, which must not be the target directory of a running cargo.
-    pub fn build(&self, workspace: &Path, target_dir: &Path) -> anyhow::Result<Vec<u8>> {
+    /// Builds an object of the package `memprof-ebpf` below `target_dir`, which must not be the target directory
+    /// of a running cargo. The file has the name of the object.
+    pub fn build(&self, workspace: &Path, name: &str, target_dir: &Path) -> anyhow::Result<PathBuf> {
         let mut cargo = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
         // What an outer cargo says about its own compiler, flags and target is not meant for this one.
         for (name, _) in env::vars_os() {
@@ -180,14 +184,14 @@ impl Toolchain {
             .env("RUSTC", &self.rustc)
             .env("RUSTC_BOOTSTRAP", "1")
             .env("CARGO_ENCODED_RUSTFLAGS", flags.join(&OsString::from("\x1f")))
-            .args(["build", "--quiet", "--locked", "--release", "--package", "memprof-ebpf"])
+            .args(["build", "--quiet", "--locked", "--release", "--package", "memprof-ebpf", "--bin", name])
             .args(["--target", TARGET, "--target-dir"])
             .arg(target_dir);
         if self.builds_core {
             cargo.args(["-Z", "build-std=core"]);
         }
         output(&mut cargo)?;
-        read(&target_dir.join(TARGET).join("release/memprof-ebpf"))
+        Ok(target_dir.join(TARGET).join("release").join(name))
     }
 }
 

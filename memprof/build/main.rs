@@ -39,12 +39,12 @@ fn provide() -> anyhow::Result<()> {
 fn obtain(workspace: &Path, target_dir: &Path) -> anyhow::Result<Vec<u8>> {
     let toolchain = match env::var(CHOICE).as_deref() {
         Err(env::VarError::NotPresent) => Toolchain::find(),
-        Ok("source") => return Toolchain::find()?.build(workspace, target_dir),
+        Ok("source") => return build(&Toolchain::find()?, workspace, target_dir),
         Ok("checked-in") => return ebpf_object::checked_in(workspace),
         other => bail!("{CHOICE} is {other:?}: say `source` or `checked-in`"),
     };
     match toolchain {
-        Ok(toolchain) => toolchain.build(workspace, target_dir).with_context(|| {
+        Ok(toolchain) => build(&toolchain, workspace, target_dir).with_context(|| {
             format!("the eBPF object could not be built from source ({CHOICE}=checked-in takes {OBJECT})")
         }),
         Err(missing) => ebpf_object::checked_in(workspace).map_err(|stale| {
@@ -53,4 +53,8 @@ fn obtain(workspace: &Path, target_dir: &Path) -> anyhow::Result<Vec<u8>> {
             )
         }),
     }
+}
+
+fn build(toolchain: &Toolchain, workspace: &Path, target_dir: &Path) -> anyhow::Result<Vec<u8>> {
+    ebpf_object::read(&toolchain.build(workspace, ebpf_object::NAME, target_dir)?)
 }

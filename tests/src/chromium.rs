@@ -1,4 +1,4 @@
-//! Drives a headless Chromium over the DevTools protocol.
+//! Drives a headless Chromium over the `DevTools` protocol.
 //!
 //! The browser is told to speak the protocol over two pipes (`--remote-debugging-pipe`): it reads commands
 //! from descriptor 3 and writes replies and events to descriptor 4, JSON texts that end in a zero byte. No port is
@@ -98,7 +98,7 @@ impl Page {
         )?;
         let attached =
             page.call("Target.attachToTarget", json!({"targetId": target["targetId"], "flatten": true}))?;
-        page.session = attached["sessionId"].as_str().context("the browser names no session")?.to_owned();
+        attached["sessionId"].as_str().context("the browser names no session")?.clone_into(&mut page.session);
         Ok(page)
     }
 

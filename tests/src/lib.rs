@@ -1,4 +1,6 @@
 //! What the end-to-end tests of memprof, the files under `tests/`, have in common.
+// A test helper fails by panicking.
+#![allow(clippy::missing_panics_doc, clippy::new_without_default)]
 
 pub mod captured;
 pub mod chromium;
@@ -7,6 +9,7 @@ pub mod interpreters;
 pub mod marked;
 pub mod memprof;
 pub mod memray;
+pub mod opened;
 pub mod parked;
 pub mod program;
 pub mod walk;

@@ -25,8 +25,8 @@ impl Run {
     /// # Panics
     ///
     /// Where there is no room for one.
-    pub fn new() -> Self {
-        Self { folder: tempfile::tempdir().expect("the fixture writes it") }
+    pub fn begin() -> Self {
+        Self { folder: tempfile::tempdir().expect("there is room for a folder") }
     }
 
     /// The capture.

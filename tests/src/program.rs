@@ -129,7 +129,7 @@ impl Program {
 
     fn said_on(&self, stream: Stream) -> String {
         let lines = self.said.iter().filter(|(from, _)| *from == stream);
-        lines.map(|(_, line)| format!("{line}\n")).collect()
+        lines.flat_map(|(_, line)| [line.as_str(), "\n"]).collect()
     }
 
     fn give_up(&mut self, what: &str) -> ! {

@@ -17,6 +17,8 @@ use memprof::unwind::table::{Descriptors, Limits, Update};
 use memprof_common::unwind::bench::Stack;
 use memprof_common::unwind::{End, ReturnProbes};
 
+use crate::fixture::workspace;
+
 /// The slot that a probed process has.
 pub const SLOT: u16 = 5;
 
@@ -30,22 +32,14 @@ pub struct Walker {
 
 /// Builds the object with the walk's programs, from this tree.
 pub fn object() -> anyhow::Result<Vec<u8>> {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().context("the workspace")?;
-    let target = root.join("target/ebpf");
-    let status = Command::new(env::var_os("CARGO").unwrap_or("cargo".into()))
-        .current_dir(root)
-        .args(["build", "--quiet", "--release", "--target", "bpfel-unknown-none"])
-        .args(["-p", "memprof-ebpf", "--bin", "unwind-bench", "--target-dir"])
-        .arg(&target)
-        .env("RUSTC", env::var_os("MEMPROF_BPF_RUSTC").unwrap_or("/usr/bin/rustc".into()))
-        .env("RUSTC_BOOTSTRAP", "1")
-        .env("RUSTFLAGS", "-C debuginfo=2 -C link-arg=--btf")
-        .status()?;
-    ensure!(
-        status.success(),
-        "the walk's programs do not compile (`cargo xtask setup` installs what it takes)"
-    );
-    Ok(fs::read(target.join("bpfel-unknown-none/release/unwind-bench"))?)
+    let output = Command::new(env::var_os("CARGO").unwrap_or("cargo".into()))
+        .current_dir(workspace())
+        .args(["xtask", "build-ebpf", "--bench"])
+        .output()?;
+    let errors = String::from_utf8_lossy(&output.stderr);
+    ensure!(output.status.success(), "the walk's programs do not compile: {errors}");
+    let path = String::from_utf8(output.stdout)?;
+    Ok(fs::read(path.trim_end())?)
 }
 
 impl Walker {

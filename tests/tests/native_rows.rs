@@ -41,7 +41,10 @@ fn printed(path: &Path) -> Vec<(u64, u64, Vec<Printed>)> {
                 continue;
             }
             let column = |name: &str| {
-                columns.iter().position(|column| column == name).map_or(String::new(), |at| words[at].to_owned())
+                columns
+                    .iter()
+                    .position(|column| column == name)
+                    .map_or(String::new(), |at| words[at].to_owned())
             };
             rows.push(Printed {
                 address: u64::from_str_radix(words[0], 16).unwrap(),
@@ -142,7 +145,8 @@ fn check(table: &Table) {
 fn victim() -> Vec<u8> {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("program");
-    run(Command::new("g++").args(["-O2", "-pthread"]).arg(fixture("exceptions.cpp")).arg("-o").arg(&path)).unwrap();
+    run(Command::new("g++").args(["-O2", "-pthread"]).arg(fixture("exceptions.cpp")).arg("-o").arg(&path))
+        .unwrap();
     std::fs::read(path).unwrap()
 }
 
@@ -238,7 +242,8 @@ fn made(text_size: u64, eh_frame: &[u8], stated_size: u64) -> Vec<u8> {
     for (at, value) in [(52, 64_u16), (54, 56), (56, 1), (58, 64), (60, 3), (62, 2)] {
         bytes[at..at + 2].copy_from_slice(&value.to_le_bytes());
     }
-    let put = |bytes: &mut Vec<u8>, words: &[u64]| words.iter().for_each(|word| bytes.extend(word.to_le_bytes()));
+    let put =
+        |bytes: &mut Vec<u8>, words: &[u64]| words.iter().for_each(|word| bytes.extend(word.to_le_bytes()));
     // PT_LOAD, read and execute; offset, vaddr, paddr, filesz, memsz, align.
     put(&mut bytes, &[1 | 5 << 32, 0, 0x1000, 0x1000, text_size, text_size, 0x1000]);
     bytes.extend(eh_frame);

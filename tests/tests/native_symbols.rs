@@ -83,12 +83,17 @@ fn compare(symbols: &[Symbol], expected: &[Vec<(String, String)>]) {
             .iter()
             .map(|frame| {
                 let line = if frame.line == 0 { "?".to_owned() } else { frame.line.to_string() };
-                (without_arguments(&frame.function), format!("{}:{line}", frame.file.rsplit('/').next().unwrap()))
+                (
+                    without_arguments(&frame.function),
+                    format!("{}:{line}", frame.file.rsplit('/').next().unwrap()),
+                )
             })
             .collect();
         let expected: Vec<_> = expected
             .iter()
-            .map(|(function, place)| (without_arguments(function), place.rsplit('/').next().unwrap().to_owned()))
+            .map(|(function, place)| {
+                (without_arguments(function), place.rsplit('/').next().unwrap().to_owned())
+            })
             .collect();
         assert_eq!(found, expected, "at {:#x}", symbol.svma);
         inlined += usize::from(found.len() > 1);
@@ -105,8 +110,12 @@ const FUNCTIONS: [&str; 5] =
 fn functions_lines_and_inlining_are_those_of_addr2line() {
     let folder = tempfile::tempdir().unwrap();
     let (program, kept) = (folder.path().join("program"), folder.path().join("kept"));
-    run(Command::new("g++").args(["-O2", "-g", "-pthread"]).arg(fixture("exceptions.cpp")).arg("-o").arg(&program))
-        .unwrap();
+    run(Command::new("g++")
+        .args(["-O2", "-g", "-pthread"])
+        .arg(fixture("exceptions.cpp"))
+        .arg("-o")
+        .arg(&program))
+    .unwrap();
     fs::copy(&program, &kept).unwrap();
     let child = start(Command::new(&program).args(["unused", "wait"]));
     let mut symbolizer = Symbolizer::new();
@@ -173,8 +182,12 @@ fn a_debug_file_is_found_by_build_id_in_the_root_of_the_target() {
 fn what_has_no_name_is_module_and_address() {
     let folder = tempfile::tempdir().unwrap();
     let program = folder.path().join("stripped program");
-    run(Command::new("g++").args(["-O2", "-s", "-pthread"]).arg(fixture("exceptions.cpp")).arg("-o").arg(&program))
-        .unwrap();
+    run(Command::new("g++")
+        .args(["-O2", "-s", "-pthread"])
+        .arg(fixture("exceptions.cpp"))
+        .arg("-o")
+        .arg(&program))
+    .unwrap();
     let child = start(Command::new(&program).args(["unused", "wait"]));
     let mut symbolizer = Symbolizer::new();
     let (space, bias) = space(&mut symbolizer, &child);
@@ -195,8 +208,12 @@ fn what_has_no_name_is_module_and_address() {
 fn the_vdso_and_rust_have_names() {
     let folder = tempfile::tempdir().unwrap();
     let program = folder.path().join("program");
-    run(Command::new("rustc").args(["-O", "-g", "--edition", "2024"]).arg(fixture("shapes.rs")).arg("-o").arg(&program))
-        .unwrap();
+    run(Command::new("rustc")
+        .args(["-O", "-g", "--edition", "2024"])
+        .arg(fixture("shapes.rs"))
+        .arg("-o")
+        .arg(&program))
+    .unwrap();
     let child = start(Command::new(&program).args(["unused", "wait"]));
     let mut symbolizer = Symbolizer::new();
     let (space, bias) = space(&mut symbolizer, &child);

@@ -1,14 +1,12 @@
 //! The pages in a real browser: every control is used as a reader uses it, and what it does is checked.
 
-mod opened;
-
 use anyhow::{Context, Result};
 use memprof::report::frame_tree::{FrameTree, Lifetime, Orientation};
 use memprof::report::page::flamegraph::{FlameGraph, MAX_NODES, Temporal};
 use memprof::report::page::table::{Row, Table};
 use memprof::report::page::{Confidential, Loss, Totals};
 use memprof_tests::chromium::Page;
-use opened::{HEADING, Opened, WINDOW, add, named, stacks_tree, totals};
+use memprof_tests::opened::{HEADING, Opened, WINDOW, add, named, stacks_tree, totals};
 use serde_json::json;
 
 #[test]
@@ -323,7 +321,7 @@ fn the_theme_follows_the_system_until_it_is_chosen() -> Result<()> {
     graph.finish()
 }
 
-/// Over the eleven intervals of [`opened::memory`]: `early` holds 300 kB from the second to the fifth, `late`
+/// Over the eleven intervals of the memory of the page: `early` holds 300 kB from the second to the fifth, `late`
 /// 100 kB from the fourth to the end, and 50 kB more in the eighth.
 fn temporal_tree() -> Result<FrameTree> {
     let mut tree = FrameTree::new(Orientation::CallersFirst);

@@ -24,7 +24,7 @@ fn an_interpreter_that_is_loaded_late_is_found() {
     let mut embedded = 0;
     for python in interpreters::all() {
         let Some((library, home)) = library(&python) else { continue };
-        let run = Run::new();
+        let run = Run::begin();
         let mut command = Command::new(fixture::c("embeds"));
         command.arg(library).arg("-B").arg(fixture::file("python/marked.py")).env("PYTHONHOME", home);
         run.record(&command);
@@ -37,7 +37,7 @@ fn an_interpreter_that_is_loaded_late_is_found() {
 #[test]
 fn a_program_that_becomes_an_interpreter_is_found() {
     for python in interpreters::one_of_each_version() {
-        let run = Run::new();
+        let run = Run::begin();
         let traced = python.command();
         let mut command = Command::new("/bin/sh");
         command.args(["-c", "exec \"$@\"", "sh"]).arg(traced.get_program()).args(traced.get_args());
@@ -61,7 +61,7 @@ fn a_version_that_is_not_known_is_said_to_be_so() {
         contents.as_ptr().addr() - bytes.as_ptr().addr()
     };
     bytes[table + 8..table + 16].copy_from_slice(&u64::from(Version::new(99, 1).0).to_le_bytes());
-    let run = Run::new();
+    let run = Run::begin();
     let folder = tempfile::tempdir().unwrap();
     fs::write(folder.path().join(original.file_name().unwrap()), bytes).unwrap();
     let mut command = python.command();

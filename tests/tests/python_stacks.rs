@@ -12,7 +12,7 @@ use std::process::Command;
 #[test]
 fn every_construct_has_the_stack_that_traceback_shows() {
     for python in interpreters::all() {
-        let run = Run::new();
+        let run = Run::begin();
         run.record(python.command().arg("-B").arg(fixture::file("python/marked.py")));
         check(&python.name, &run.capture(), &run.told());
     }
@@ -21,7 +21,7 @@ fn every_construct_has_the_stack_that_traceback_shows() {
 #[test]
 fn stacks_are_the_same_where_memprof_came_later() {
     for python in interpreters::all() {
-        let run = Run::new();
+        let run = Run::begin();
         let mut command = python.command();
         let mut program = Program::start(
             command.arg("-B").arg(fixture::file("python/marked.py")).env("MARKS", run.marks()),
@@ -53,12 +53,12 @@ fn own_stacks(capture: &Path, script: &Path) -> BTreeMap<u64, Vec<Value>> {
 fn memray_records_the_same_marked_allocations() {
     let python = captured::python_with_memray();
     let script = fixture::file("python/marked.py");
-    let theirs = Run::new();
+    let theirs = Run::begin();
     let mut command = Command::new(&python);
     command.args(["-B", "-m", "memray", "run", "--quiet", "--output"]).arg(theirs.capture()).arg(&script);
     theirs.finish(command.env("MARKS_BY", "bytearray"));
 
-    let ours = Run::new();
+    let ours = Run::begin();
     let mut command = Command::new(&python);
     ours.record(command.arg("-B").arg(&script).env("MARKS_BY", "bytearray"));
 
@@ -86,10 +86,13 @@ fn reused_addresses_of_code_objects_never_give_a_wrong_name() {
     const FUNCTIONS: u32 = 100_000;
     const CALLS: u32 = 10;
     let python = interpreters::one_of_each_version().into_iter().find(|python| python.minor == 12).unwrap();
-    let run = Run::new();
-    let mut command = python.command();
+    let run = Run::begin();
+    // A minute or more of work, for which nobody waits but this test.
+    let mut command = memprof::command(["run", "--quiet", "--output"]);
+    command.arg(run.capture()).arg("--").arg(python.command().get_program());
     command.arg(fixture::file("python/churn.py")).args([FUNCTIONS.to_string(), CALLS.to_string()]);
-    run.record(&mut command);
+    let status = command.status().unwrap();
+    assert!(status.success(), "{status}");
     let functions = FUNCTIONS.to_string();
     let arguments = [run.capture().as_os_str().to_owned(), functions.into()];
     let counts = captured::lines("python/churned.py", arguments);

@@ -76,7 +76,7 @@ fn allocators_are_the_ones_that_were_asked_for() {
 #[test]
 fn the_functions_in_the_tables_are_those_that_the_symbols_name() {
     let names = ["Malloc", "Calloc", "Realloc", "Free"];
-    let mut named = 0;
+    let mut compared = 0;
     for python in interpreters::all().into_iter().filter(|python| !python.name.contains("-dbg")) {
         let parked = Parked::start_with(&python, &[("PYTHONMALLOC", "pymalloc")]);
         let (interpreter, memory) = parked.find();
@@ -89,10 +89,10 @@ fn the_functions_in_the_tables_are_those_that_the_symbols_name() {
         {
             let Some(symbol) = image.symbol(&format!("{prefix}{name}")) else { continue };
             assert_eq!(entry.avma, image.avma(symbol.svma), "{} {prefix}{name}", python.name);
-            named += 1;
+            compared += 1;
         }
     }
-    assert!(named >= 6 * 8, "the interpreters that pyenv builds have symbols");
+    assert!(compared >= 6 * 8, "the interpreters that pyenv builds have symbols");
 }
 
 /// How often objdump shows a comparison with this constant.

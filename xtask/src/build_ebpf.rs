@@ -9,20 +9,32 @@ use crate::{
     workspace,
 };
 
+/// The object with the programs of tests and benchmarks.
+const BENCH: &str = "unwind-bench";
+
 /// Build the eBPF object from source and check it in, with a record of what it was made from.
 #[derive(clap::Args)]
 pub struct Arguments {
     /// Change nothing; fail unless the checked-in object is, byte for byte, what the sources give.
     #[arg(long)]
     check: bool,
+    /// Build the programs that only tests and benchmarks load instead, and print the object's path
+    #[arg(long, conflicts_with = "check")]
+    bench: bool,
 }
 
 pub fn main(arguments: &Arguments) -> anyhow::Result<()> {
-    if arguments.check {
-        return check();
-    }
     let workspace = workspace();
-    let (toolchain, built) = build(&workspace)?;
+    let toolchain = Toolchain::find().context("`cargo xtask setup` installs what it takes")?;
+    let build = |name| toolchain.build(&workspace, name, &workspace.join("target/ebpf"));
+    if arguments.bench {
+        println!("{}", build(BENCH)?.display());
+        return Ok(());
+    }
+    let built = ebpf_object::read(&build(ebpf_object::NAME)?)?;
+    if arguments.check {
+        return check(&workspace, &toolchain, &built);
+    }
     let record = format!(
         "# Written by `cargo xtask build-ebpf`: what {OBJECT} was made from.\n\
          sources-sha256 = {}\nobject-sha256 = {}\n{}",
@@ -37,28 +49,20 @@ pub fn main(arguments: &Arguments) -> anyhow::Result<()> {
 }
 
 /// Proves that the checked-in object is, byte for byte, what the sources give.
-fn check() -> anyhow::Result<()> {
-    let workspace = workspace();
-    let (toolchain, built) = build(&workspace)?;
-    let checked_in = ebpf_object::checked_in(&workspace)?;
+fn check(workspace: &Path, toolchain: &Toolchain, built: &[u8]) -> anyhow::Result<()> {
+    let checked_in = ebpf_object::checked_in(workspace)?;
     ensure!(
         built == checked_in,
         "{OBJECT} is not what the sources give with these versions:\n{}(its own are in {RECORD}; \
          `cargo xtask build-ebpf` renews it)",
-        versions(&toolchain)?
+        versions(toolchain)?
     );
     println!(
         "{OBJECT} is what the sources give: {} bytes, sha256 {}",
         built.len(),
-        ebpf_object::sha256(&built)
+        ebpf_object::sha256(built)
     );
     Ok(())
-}
-
-fn build(workspace: &Path) -> anyhow::Result<(Toolchain, Vec<u8>)> {
-    let toolchain = Toolchain::find().context("`cargo xtask setup` installs what it takes")?;
-    let built = toolchain.build(workspace, &workspace.join("target/ebpf"))?;
-    Ok((toolchain, built))
 }
 
 fn versions(toolchain: &Toolchain) -> anyhow::Result<String> {

@@ -1,6 +1,7 @@
 //! Chores of this repository: `cargo xtask <command>`.
 
 mod build_ebpf;
+mod demo;
 #[path = "../../memprof/build/ebpf_object.rs"]
 mod ebpf_object;
 mod python314;
@@ -19,6 +20,7 @@ use clap::Parser;
 #[derive(Parser)]
 #[command(name = "cargo xtask", bin_name = "cargo xtask")]
 enum Command {
+    Demo(demo::Arguments),
     Test(test::Arguments),
     Setup(setup::Arguments),
     BuildEbpf(build_ebpf::Arguments),
@@ -26,6 +28,7 @@ enum Command {
 
 fn main() -> ExitCode {
     let result = match Command::parse() {
+        Command::Demo(arguments) => demo::main(&arguments),
         Command::Test(arguments) => test::main(&arguments),
         Command::Setup(arguments) => setup::main(&arguments),
         Command::BuildEbpf(arguments) => build_ebpf::main(&arguments),

@@ -93,7 +93,7 @@ impl Decoder {
             aggregated::MEMORY_SNAPSHOT => {
                 Ok(Record::Snapshot { at_ms: cursor.i64()?, rss: cursor.u64()?, heap: cursor.u64()? })
             }
-            aggregated::AGGREGATED_ALLOCATION => self.aggregate(cursor).map(Record::Aggregate),
+            aggregated::AGGREGATED_ALLOCATION => Self::aggregate(cursor).map(Record::Aggregate),
             aggregated::PYTHON_TRACE_INDEX => {
                 let frame = cursor.varint()?;
                 let parent = cursor.varint()?;
@@ -217,7 +217,7 @@ impl Decoder {
     }
 
     /// The C struct that memray writes as it is, with seven bytes that mean nothing.
-    fn aggregate(&self, cursor: &mut Cursor) -> Decoded<Aggregate> {
+    fn aggregate(cursor: &mut Cursor) -> Decoded<Aggregate> {
         let thread = cursor.u64()?;
         let id = cursor.u8()?;
         cursor.bytes(7)?;

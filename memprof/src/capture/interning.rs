@@ -81,11 +81,6 @@ impl StackTable {
         self.node(stack).map_or(0, |node| node.depth)
     }
 
-    /// Every node, in the order of their numbers, which begin at 1.
-    pub(super) fn nodes(&self) -> &[StackNode] {
-        &self.nodes
-    }
-
     /// The way from one stack to another: how many frames go, and which come, the innermost first.
     pub(super) fn transition(&self, from: StackId, to: StackId, pushed: &mut Vec<PythonFrame>) -> u32 {
         pushed.clear();

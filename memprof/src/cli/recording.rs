@@ -150,11 +150,11 @@ pub(super) fn default_name(comm: &str, pid: i32) -> PathBuf {
 
 /// Refuses at once what can only fail later, with what to do.
 pub(super) fn check_privilege() -> anyhow::Result<()> {
+    // CAP_PERFMON and CAP_BPF, bits 38 and 39 of the effective set.
+    const NEEDED: u64 = 3 << 38;
     if nix::unistd::geteuid().is_root() {
         return Ok(());
     }
-    // CAP_PERFMON and CAP_BPF, bits 38 and 39 of the effective set.
-    const NEEDED: u64 = 3 << 38;
     let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
     let effective = status
         .lines()

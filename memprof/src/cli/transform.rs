@@ -41,7 +41,7 @@ enum FormatName {
     Csv,
     /// JSON for gprof2dot
     Gprof2dot,
-    /// For https://www.speedscope.app
+    /// For <https://www.speedscope.app>
     Speedscope,
     /// Folded stacks, for flame graph tools
     Folded,

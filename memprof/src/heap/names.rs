@@ -140,7 +140,7 @@ impl<'c> Namer<'c> {
             self.hybrid_stack(thread, stack, native, generation, out);
         } else {
             self.python_stack(stack, out);
-            out.truncate(out.len().saturating_sub(self.hidden.from_thread(thread)));
+            out.truncate(out.len().saturating_sub(self.hidden.in_thread(thread)));
         }
     }
 
@@ -200,7 +200,7 @@ impl<'c> Namer<'c> {
         let capture = self.capture;
         let python: Vec<StackIndex> = capture.tables.stacks.inside_out(stack).collect();
         let native: Vec<u64> = capture.tables.native_stack(native).collect();
-        let skipped = self.hidden.from_thread(thread);
+        let skipped = self.hidden.in_thread(thread);
         let first_kept = python.len().checked_sub(skipped + 1).filter(|_| skipped > 0);
         // Both lists begin with the innermost frame, and are taken from their ends.
         let mut left = python.len();

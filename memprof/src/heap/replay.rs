@@ -110,7 +110,7 @@ pub(super) fn replay(
             }
         }
         n_records = n_records.wrapping_add(1);
-        if n_records % PROGRESS_INTERVAL == 0 {
+        if n_records.is_multiple_of(PROGRESS_INTERVAL) {
             let (read, size) = reader.progress();
             progress(read, size);
         }
@@ -176,7 +176,7 @@ impl HiddenFrames {
     }
 
     /// How many frames are to be hidden from a stack of a thread.
-    pub(super) fn from_thread(self, thread: u64) -> usize {
+    pub(super) fn in_thread(self, thread: u64) -> usize {
         if thread == self.thread { self.count } else { 0 }
     }
 }

@@ -30,7 +30,7 @@ impl Default for Samples {
 
 impl Samples {
     pub(super) fn push(&mut self, sample: Sample) {
-        if self.seen % self.stride == 0 {
+        if self.seen.is_multiple_of(self.stride) {
             if self.kept.len() == MAX_KEPT {
                 let mut place = 0;
                 self.kept.retain(|_| {
@@ -39,7 +39,7 @@ impl Samples {
                 });
                 self.stride *= 2;
             }
-            if self.seen % self.stride == 0 {
+            if self.seen.is_multiple_of(self.stride) {
                 self.kept.push(sample);
             }
         }

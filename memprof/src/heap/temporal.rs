@@ -204,7 +204,7 @@ impl Observer for Temporal {
             Follower::Leaks(lifetimes) => lifetimes.bytes(),
         };
         self.samples.push(Sample { at_ms, rss, heap });
-        if self.n_samples % self.stride == 0 && self.n_calls < self.all_calls {
+        if self.n_samples.is_multiple_of(self.stride) && self.n_calls < self.all_calls {
             match &mut self.view {
                 Follower::HighWater(high_water) => high_water.sample(),
                 Follower::Leaks(lifetimes) => lifetimes.sample(),

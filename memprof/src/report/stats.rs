@@ -193,12 +193,11 @@ fn write_modules(out: &mut dyn Write, modules: &[ModuleTotal], order: &str) -> i
 
 /// The innermost Python locations with the most bytes and with the most allocations.
 ///
+/// Places with a number each, the greatest first.
+type Ranking = Vec<(String, u64)>;
+
 /// Among equals the one that was seen later comes first, and what has no stack last.
-fn top_locations(
-    statistics: &Statistics,
-    namer: &mut Namer<'_>,
-    n_largest: usize,
-) -> (Vec<(String, u64)>, Vec<(String, u64)>) {
+fn top_locations(statistics: &Statistics, namer: &mut Namer<'_>, n_largest: usize) -> (Ranking, Ranking) {
     let mut totals: Vec<(Option<FrameId>, Total)> = Vec::new();
     let mut places = FxHashMap::default();
     for &(stack, total) in &statistics.by_stack {

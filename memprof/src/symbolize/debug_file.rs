@@ -23,7 +23,8 @@ pub(super) fn find(file: &File, path: &str, root: &Path) -> Option<File> {
     let link = unwind::debug_link(file);
     let candidates = candidates(path, build_id.as_deref(), link.as_ref().map(|(name, _)| name.as_str()));
     for root in [root, Path::new("/")] {
-        let Ok(root) = open(root, OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty()) else {
+        let Ok(root) = open(root, OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty())
+        else {
             continue;
         };
         for candidate in &candidates {
@@ -45,7 +46,8 @@ fn candidates(path: &str, build_id: Option<&[u8]>, link: Option<&str>) -> Vec<Pa
     let mut found = Vec::new();
     let debug = Path::new(DEBUG_FOLDER);
     if let Some((first, rest)) = build_id.and_then(<[u8]>::split_first) {
-        let rest: String = rest.iter().map(|byte| format!("{byte:02x}")).collect();
+        let rest: Vec<String> = rest.iter().map(|byte| format!("{byte:02x}")).collect();
+        let rest = rest.concat();
         found.push(debug.join(format!(".build-id/{first:02x}/{rest}.debug")));
     }
     // A link is a bare name; with a folder in it, it would be none.

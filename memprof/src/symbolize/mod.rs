@@ -140,7 +140,8 @@ impl Symbolizer {
 
     fn symbol(&mut self, space: &Space, avma: u64) -> Symbol {
         let after = space.ranges.partition_point(|(range, _)| range.start <= avma);
-        let found = after.checked_sub(1).map(|at| &space.ranges[at]).filter(|(range, _)| range.contains(&avma));
+        let found =
+            after.checked_sub(1).map(|at| &space.ranges[at]).filter(|(range, _)| range.contains(&avma));
         let Some(&(_, place)) = found else {
             let name = self.perf_maps.get(&space.process).and_then(|map| map.name(avma)).map(str::to_owned);
             let function = self.text(&name.unwrap_or_else(|| format!("{avma:#x}")));
@@ -182,7 +183,11 @@ impl Symbolizer {
             }
         }
         best.into_iter()
-            .map(|(function, file, line)| Frame { function: self.text(&function), file: self.text(&file), line })
+            .map(|(function, file, line)| Frame {
+                function: self.text(&function),
+                file: self.text(&file),
+                line,
+            })
             .collect()
     }
 
@@ -230,7 +235,8 @@ fn described(symbol: &Sym) -> Vec<(String, String, u32)> {
         let line = code.and_then(|code| code.line).unwrap_or(0);
         (cut(name), file, line)
     };
-    let inlined = symbol.inlined.iter().rev().map(|inlined| describe(&inlined.name, inlined.code_info.as_ref()));
+    let inlined =
+        symbol.inlined.iter().rev().map(|inlined| describe(&inlined.name, inlined.code_info.as_ref()));
     inlined.chain([describe(&symbol.name, symbol.code_info.as_deref())]).collect()
 }
 

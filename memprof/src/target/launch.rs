@@ -94,10 +94,8 @@ fn child(command: &Command, words: &[CString], environment: &[CString], go: Owne
     }
     // SAFETY: restores what the Rust runtime of this process changed; the program expects the default.
     unsafe { libc::signal(libc::SIGPIPE, libc::SIG_DFL) };
-    if let Some(user) = &command.user {
-        if let Err(error) = user.become_them() {
-            return error;
-        }
+    if let Some(Err(error)) = command.user.as_ref().map(Invoker::become_them) {
+        return error;
     }
     match execvpe(&words[0], words, environment) {
         Ok(never) => match never {},

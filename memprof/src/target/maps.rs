@@ -1,4 +1,4 @@
-//! `/proc/PID/maps` (proc_pid_maps(5)). The content is the target's to choose: a path in it is for
+//! `/proc/PID/maps` (`proc_pid_maps(5)`). The content is the target's to choose: a path in it is for
 //! display only, files are reached by device, inode and `map_files`.
 
 /// One mapping. Addresses are avma.

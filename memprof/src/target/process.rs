@@ -52,7 +52,7 @@ pub struct Process {
     pub pid: i32,
     /// The kernel's name for it, at most 15 bytes.
     pub comm: String,
-    /// Becomes readable when the process ends (pidfd_open(2)).
+    /// Becomes readable when the process ends (`pidfd_open(2)`).
     pub pidfd: OwnedFd,
 }
 
@@ -136,7 +136,7 @@ fn status(pid: i32) -> Result<Status, TargetError> {
     })?;
     let text = String::from_utf8_lossy(&text);
     let field = |name: &str| {
-        text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')).map(str::trim).unwrap_or("")
+        text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')).map_or("", str::trim)
     };
     Ok(Status {
         comm: field("Name").to_owned(),

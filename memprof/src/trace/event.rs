@@ -45,9 +45,10 @@ pub struct PythonFrames<'a>(&'a [u8]);
 impl<'a> PythonFrames<'a> {
     /// The frames, innermost first.
     pub fn iter(self) -> impl DoubleEndedIterator<Item = PythonFrame> + 'a {
-        self.0.chunks_exact(size_of::<PythonFrame>()).map(|bytes| {
-            let word = |at: usize| u64::from_ne_bytes(bytes[at..at + 8].try_into().expect("8 bytes"));
-            PythonFrame { code: word(0), position: word(8) as i64, flags: word(16) }
+        self.0.chunks_exact(size_of::<PythonFrame>()).map(|bytes| PythonFrame {
+            code: word(bytes, 0),
+            position: word(bytes, 8) as i64,
+            flags: word(bytes, 16),
         })
     }
 }
@@ -59,11 +60,15 @@ pub struct NativeFrames<'a>(&'a [u8]);
 impl<'a> NativeFrames<'a> {
     /// The frames, innermost first.
     pub fn iter(self) -> impl DoubleEndedIterator<Item = Frame> + 'a {
-        self.0.chunks_exact(size_of::<Frame>()).map(|bytes| {
-            let word = |at: usize| u64::from_ne_bytes(bytes[at..at + 8].try_into().expect("8 bytes"));
-            Frame { address: word(0), stack_pointer: word(8) }
-        })
+        self.0
+            .chunks_exact(size_of::<Frame>())
+            .map(|bytes| Frame { address: word(bytes, 0), stack_pointer: word(bytes, 8) })
     }
+}
+
+/// The word at an offset; 0 beyond the end.
+fn word(bytes: &[u8], at: usize) -> u64 {
+    bytes.get(at..).and_then(<[u8]>::first_chunk).map_or(0, |word| u64::from_ne_bytes(*word))
 }
 
 /// The process's slot in a record, if there is a whole header.

@@ -343,7 +343,10 @@ fn describe(traced: &Traced, options: Options) -> KernelProcess {
     described
 }
 
-pub(crate) fn find_interpreter(pid: i32, modules: &[Module]) -> Result<Option<Interpreter>, interpreter::Error> {
+pub(crate) fn find_interpreter(
+    pid: i32,
+    modules: &[Module],
+) -> Result<Option<Interpreter>, interpreter::Error> {
     let Ok(memory) = ProcessMemory::open(pid as u32) else { return Ok(None) };
     let Some(python) = interpreter::find(&images(modules), &memory)? else { return Ok(None) };
     match python.confirm(&memory)? {

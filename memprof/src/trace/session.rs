@@ -24,8 +24,8 @@ use super::{
 };
 use crate::{
     capture::{
-        self, Allocator, Extension, FileFormat, Header, Loss, PythonAllocator, Sink, Summary,
-        Target, Version as CaptureVersion, WriteError, Writer,
+        self, Allocator, Extension, FileFormat, Header, Loss, PythonAllocator, Sink, Summary, Target,
+        Version as CaptureVersion, WriteError, Writer,
     },
     python::{interpreter::Interpreter, version::Version},
     target::{Process, maps::Mapping, module::Module, process::thread_comm},

@@ -152,10 +152,11 @@ impl Stacks {
 fn holder(frames: NativeFrames<'_>, marker: u64) -> Option<u64> {
     let mut inner: Option<Frame> = None;
     for frame in frames.iter() {
-        if let Some(inner) = inner {
-            if inner.stack_pointer <= marker && marker < frame.stack_pointer {
-                return Some(inner.address);
-            }
+        if let Some(inner) = inner
+            && inner.stack_pointer <= marker
+            && marker < frame.stack_pointer
+        {
+            return Some(inner.address);
         }
         inner = Some(frame);
     }

@@ -11,7 +11,7 @@ pub(super) struct Extents {
 impl Extents {
     /// Everything from 0 to `size` is free.
     pub fn new(size: u32) -> Self {
-        Self { free: vec![0..size] }
+        Self { free: std::iter::once(0..size).collect() }
     }
 
     /// Takes the first free part that is long enough.

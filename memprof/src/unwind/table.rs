@@ -344,7 +344,9 @@ impl Tables {
         if failed.len() >= limit {
             failed.sort_unstable();
             failed.truncate(failed.len() - limit / 2);
-            failed.into_iter().for_each(|number| self.evict(number));
+            for number in failed {
+                self.evict(number);
+            }
         }
     }
 

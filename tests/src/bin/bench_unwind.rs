@@ -27,15 +27,27 @@ const ROWS: [Row; 6] = [
     Row { name: "probe that does nothing", program: Some("bench_nothing"), frame_pointers: false },
     Row { name: "walk", program: Some("bench_walk"), frame_pointers: false },
     Row { name: "walk, deduplication, event", program: Some("bench_unwind"), frame_pointers: false },
-    Row { name: "probe that does nothing (frame pointers)", program: Some("bench_nothing"), frame_pointers: true },
-    Row { name: "bpf_get_stack (frame pointers)", program: Some("bench_frame_pointers"), frame_pointers: true },
+    Row {
+        name: "probe that does nothing (frame pointers)",
+        program: Some("bench_nothing"),
+        frame_pointers: true,
+    },
+    Row {
+        name: "bpf_get_stack (frame pointers)",
+        program: Some("bench_frame_pointers"),
+        frame_pointers: true,
+    },
 ];
 
 fn main() -> anyhow::Result<()> {
     let folder = tempfile::tempdir()?;
     let build = |name: &str, option: &str| {
         let path = folder.path().join(name);
-        run(Command::new("gcc").args(["-O2", "-fno-inline", "-fno-ipa-cp", option]).arg(fixture("allocate.c")).arg("-o").arg(&path))?;
+        run(Command::new("gcc")
+            .args(["-O2", "-fno-inline", "-fno-ipa-cp", option])
+            .arg(fixture("allocate.c"))
+            .arg("-o")
+            .arg(&path))?;
         anyhow::Ok(path)
     };
     let without = build("without", "-fomit-frame-pointer")?;
@@ -73,7 +85,8 @@ fn time(target: &Path, frames: usize, program: Option<&str>) -> anyhow::Result<f
     if let Some(mut events) = events {
         while child.try_wait()?.is_none() {
             while let Some(event) = events.next() {
-                let count = event.get(8..16).and_then(|word| word.try_into().ok()).map_or(0, u64::from_le_bytes);
+                let count =
+                    event.get(8..16).and_then(|word| word.try_into().ok()).map_or(0, u64::from_le_bytes);
                 *counts.entry(count).or_default() += 1;
             }
             std::thread::sleep(Duration::from_millis(2));

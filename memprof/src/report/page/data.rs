@@ -148,7 +148,7 @@ fn size(bytes: u64) -> String {
     let mut value = bytes as f64;
     for unit in ["B", "kB", "MB", "GB", "TB", "PB"] {
         if value < 999.95 {
-            let digits = if unit == "B" { 0 } else { 1 };
+            let digits = usize::from(unit != "B");
             return format!("{value:.digits$} {unit}");
         }
         value /= 1000.0;

@@ -226,11 +226,11 @@ struct NodesJson {
 
 impl NodesJson {
     fn new(tree: &FrameTree, used: &UsedFrames) -> Self {
-        let nodes = tree.nodes().iter().enumerate();
+        let nodes = tree.nodes().iter();
         Self {
-            up: nodes.clone().map(|(index, node)| index as u32 - node.parent.0).collect(),
+            up: nodes.clone().enumerate().map(|(index, node)| index as u32 - node.parent.0).collect(),
             frame: nodes
-                .map(|(_, node)| match node.shown {
+                .map(|node| match node.shown {
                     Shown::Frame(frame) => used.places[frame.index()],
                     Shown::Root => -1,
                     Shown::TooDeep => -2,

@@ -64,7 +64,8 @@ pub(super) fn source_lines(
 fn open(path: &str, confidential: Confidential) -> Option<File> {
     let file = File::options().read(true).custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY).open(path).ok()?;
     let metadata = file.metadata().ok()?;
-    let shareable = path.ends_with(".py") || metadata.mode() & 0o115 != 0;
+    let shareable = std::path::Path::new(path).extension().is_some_and(|extension| extension == "py")
+        || metadata.mode() & 0o115 != 0;
     let wanted = metadata.is_file() && (shareable || confidential == Confidential::None);
     wanted.then_some(file)
 }

@@ -16,7 +16,7 @@ pub(super) fn write(profile: &Profile, namer: &mut Namer<'_>, out: &mut dyn Writ
             if !trace.is_empty() {
                 trace.push('|');
             }
-            trace.push_str(&format!("{};{};{}", frame.function, frame.file, frame.line));
+            trace.extend([frame.function, ";", frame.file, ";", &frame.line.to_string()]);
         }
         write!(
             out,

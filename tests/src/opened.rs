@@ -1,13 +1,13 @@
 //! A page made of a small tree, opened in a browser, with what is drawn on its canvas.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
+use crate::chromium::Page;
 use anyhow::{Context, Result, ensure};
 use memprof::heap::Sample;
 use memprof::report::frame_tree::{FrameTree, Lifetime, Orientation};
 use memprof::report::page::flamegraph::{FlameGraph, MAX_NODES, Temporal};
 use memprof::report::page::{Confidential, Heading, Loss, Totals};
-use memprof_tests::chromium::Page;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -90,7 +90,7 @@ fn memory() -> Vec<Sample> {
 pub struct Opened {
     pub page: Page,
     pub file: PathBuf,
-    _folder: TempDir,
+    _folder: Option<TempDir>,
 }
 
 impl Opened {
@@ -99,7 +99,12 @@ impl Opened {
         let file = folder.path().join("page.html");
         std::fs::write(&file, html)?;
         let page = Page::open(&file, WINDOW)?;
-        Ok(Self { page, file, _folder: folder })
+        Ok(Self { page, file, _folder: Some(folder) })
+    }
+
+    /// A page that is there already.
+    pub fn file(file: &Path) -> Result<Self> {
+        Ok(Self { page: Page::open(file, WINDOW)?, file: file.to_owned(), _folder: None })
     }
 
     pub fn flame_graph(tree: &FrameTree, temporal: Temporal, losses: &[Loss]) -> Result<Self> {
