@@ -19,7 +19,8 @@ fn memory(bytes: usize) -> OwnedFd {
 
 fn tables() -> Tables {
     let (rows, index) = (memory(4 * CHUNK), memory(4 * CHUNK));
-    let (wide, mappings) = (memory(size_of::<Wide>() * MAX_WIDE), memory(size_of::<Mapping>() * MAX_MAPPINGS));
+    let (wide, mappings) =
+        (memory(size_of::<Wide>() * MAX_WIDE), memory(size_of::<Mapping>() * MAX_MAPPINGS));
     let (spaces, cache) = (memory(8 * MAX_PROCESSES as usize), memory(8 * CACHE));
     let descriptors = Descriptors {
         rows: rows.as_fd(),
@@ -52,13 +53,14 @@ fn space(tables: &Tables, slot: u16) -> Space {
 /// The rule for an address in a process, by the steps of the kernel side.
 fn rule(tables: &Tables, slot: u16, avma: u64) -> Option<Rule> {
     let space = space(tables, slot);
-    let entries = (space.first()..space.first() + space.count()).map(|at| tables.mappings.read(at as usize));
-    let entry = entries.filter(|entry| (entry.begin..entry.end).contains(&avma)).last()?;
+    let mut entries =
+        (space.first()..space.first() + space.count()).map(|at| tables.mappings.read(at as usize));
+    let entry = entries.rfind(|entry| (entry.begin..entry.end).contains(&avma))?;
     let relative = avma - entry.origin;
     let bucket = entry.index as usize + (relative / BUCKET) as usize;
     let (first, end) = (tables.index.read(bucket), tables.index.read(bucket + 1));
-    let rows = (first..end).map(|at| Row(tables.rows.read(at as usize)));
-    let found = rows.filter(|row| u64::from(row.offset()) <= relative % BUCKET).last();
+    let mut rows = (first..end).map(|at| Row(tables.rows.read(at as usize)));
+    let found = rows.rfind(|row| u64::from(row.offset()) <= relative % BUCKET);
     Some(found.unwrap_or_else(|| Row(tables.rows.read(first as usize - 1))).rule())
 }
 
@@ -73,7 +75,8 @@ fn what_the_kernel_reads_is_what_the_row_maker_made() {
     let mut compared = 0;
     for mapping in &mapped {
         let table = Table::make(&File::open(&mapping.path).unwrap()).unwrap();
-        let segment = table.segments.iter().find(|segment| segment.file_offset & !0xfff == mapping.offset).unwrap();
+        let segment =
+            table.segments.iter().find(|segment| segment.file_offset & !0xfff == mapping.offset).unwrap();
         let bias = mapping.begin.wrapping_sub(segment.svma & !0xfff);
         for svma in (segment.svma..segment.end()).step_by(61) {
             let expected = table.rule(svma);
@@ -114,7 +117,8 @@ fn a_table_in_use_stays_and_an_unused_one_gives_way() {
         mapped.into_iter().partition(|mapping| mapping.path == exe.to_string_lossy())
     };
     let libc: Vec<_> = libc.into_iter().filter(|mapping| mapping.path.contains("libc.so")).collect();
-    let rows = |mapping: &maps::Mapping| Table::make(&File::open(&mapping.path).unwrap()).unwrap().rows.len() as u32;
+    let rows =
+        |mapping: &maps::Mapping| Table::make(&File::open(&mapping.path).unwrap()).unwrap().rows.len() as u32;
     let most = rows(&program[0]).max(rows(&libc[0]));
     // Room for the larger of the two, and not for both.
     tables.free_rows = Extents::new(most);
@@ -185,7 +189,7 @@ fn broken_files_are_remembered_but_not_without_bound() {
             path: path.to_string_lossy().into_owned(),
         };
         let open = |_: &FileId| File::open(&path).ok().map(Arc::new);
-        assert_eq!(tables.update(1, &[mapping.clone()], open).without_table, 1);
+        assert_eq!(tables.update(1, std::slice::from_ref(&mapping), open).without_table, 1);
         assert_eq!(tables.update(1, &[mapping], open).made, 0, "tried again");
     }
     assert_eq!(tables.files().len(), 3);
