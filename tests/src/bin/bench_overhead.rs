@@ -72,6 +72,8 @@ impl Tracer {
 }
 
 /// A tracer at work; it ends with this.
+// A handful of values in all: their size does not matter.
+#[allow(clippy::large_enum_variant)]
 enum Tracing {
     None,
     Probes { _walker: Walker },
