@@ -13,7 +13,7 @@ use crate::{
     program::{Ended, Program, Stream},
 };
 
-/// The binary of this workspace, built first where it is not up to date.
+/// The binary of this workspace, built first where it is not up to date; optimised if this code is.
 pub fn binary() -> &'static Path {
     static BINARY: OnceLock<PathBuf> = OnceLock::new();
     BINARY.get_or_init(|| {
@@ -21,6 +21,7 @@ pub fn binary() -> &'static Path {
         let output = Command::new(cargo)
             .current_dir(fixture::workspace())
             .args(["build", "--quiet", "--package", "memprof", "--bin", "memprof"])
+            .args(["--profile", if cfg!(debug_assertions) { "dev" } else { "release" }])
             .args(["--message-format", "json"])
             .output()
             .expect("the tests are run by cargo");

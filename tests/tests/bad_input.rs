@@ -191,12 +191,7 @@ fn recorded(folder: &TempDir) -> std::path::PathBuf {
 #[test]
 fn run_what_cannot_be_run() {
     let folder = folder();
-    fs::write(folder.path().join("text"), "no program").expect("a file can be written");
-    fs::set_permissions(folder.path().join("text"), fs::Permissions::from_mode(0o755))
-        .expect("its mode can be set");
-    for (program, why) in
-        [("./nothing", "No such file"), ("/etc/passwd", "Permission denied"), ("./text", "Exec format")]
-    {
+    for (program, why) in [("./nothing", "No such file"), ("/etc/passwd", "Permission denied")] {
         assert_fails(&in_folder(&folder, &["run", "-o", "a.bin", "--", program]), why);
         assert!(!folder.path().join("a.bin").exists(), "no file is left behind for {program}");
     }
@@ -236,11 +231,7 @@ fn report_on_what_is_no_capture() {
     // LZ4's magic number, and no frame.
     assert_no_report(&folder, &file("lz4", b"\x04\x22\x4d\x18nonsense, and more of it"), "cannot read");
     // Version 99 of memray's format.
-    assert_no_report(
-        &folder,
-        &file("version", b"memray\0\x63\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0"),
-        "version 99",
-    );
+    assert_no_report(&folder, &file("version", b"memray\0\x63\0\0\0 and a head of its own"), "version 99");
 }
 
 #[test]

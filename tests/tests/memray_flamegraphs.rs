@@ -113,10 +113,8 @@ fn number(value: &Value) -> u64 {
 fn our_sums(capture: &Path, name: &str, native: bool) -> Sums {
     let view = if name.starts_with("leaks") { View::Leaks } else { View::HighWater };
     let threads = if name.contains("split") { Threads::Split } else { Threads::Merged };
-    let orientation = match name.contains("inverted") {
-        true => Orientation::AllocationFirst,
-        false => Orientation::CallersFirst,
-    };
+    let inverted = name.contains("inverted");
+    let orientation = if inverted { Orientation::AllocationFirst } else { Orientation::CallersFirst };
     let question = Question { view, threads, ..Question::default() };
     let profile = Profile::read(capture, &question, &mut |_, _| {}).expect("the capture is whole");
     let mut namer = Namer::new(&profile.capture, native_names(&profile.capture));

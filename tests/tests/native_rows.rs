@@ -185,11 +185,11 @@ fn changed_bytes_do_no_harm() {
         elf.section_by_name(".eh_frame").unwrap().file_range().unwrap()
     };
     let deadline = Instant::now() + Duration::from_secs(20);
-    let mut random = Random(0x6d65_6d70_726f_66);
+    let mut random = Random(0x006d_656d_7072_6f66);
     let mut rounds = 0;
     while Instant::now() < deadline {
         let mut changed = bytes.clone();
-        for _ in 0..1 + random.below(40) {
+        for _ in 0..=random.below(40) {
             // Of the headers, the section, or anywhere.
             let at = match random.below(4) {
                 0 => random.below(0x400),
@@ -213,9 +213,9 @@ fn changed_bytes_do_no_harm() {
 
 #[test]
 fn a_section_of_random_bytes_does_no_harm() {
+    use object::{Object as _, ObjectSection as _};
     let bytes = victim();
     let elf = object::File::parse(bytes.as_slice()).unwrap();
-    use object::{Object as _, ObjectSection as _};
     let (start, size) = elf.section_by_name(".eh_frame").unwrap().file_range().unwrap();
     let mut random = Random(42);
     for _ in 0..2000 {
@@ -252,7 +252,7 @@ fn made(text_size: u64, eh_frame: &[u8], stated_size: u64) -> Vec<u8> {
     bytes.resize(sections_at as usize, 0);
     put(&mut bytes, &[0; 8]);
     put(&mut bytes, &[1 | 1 << 32, 2, 0x1000 + HEADERS, HEADERS, stated_size, 0, 8, 0]);
-    put(&mut bytes, &[11 | 3 << 32, 0, 0, names_at, 21, 0, 1, 0]);
+    put(&mut bytes, &[0xb | 3 << 32, 0, 0, names_at, 21, 0, 1, 0]);
     bytes
 }
 

@@ -171,7 +171,8 @@ fn functions_with_return_probes_keep_their_callers() {
     let known = memprof::trace::btf::offsets().unwrap().return_probes;
     let mut walker = Walker::load(known).unwrap();
     let offset = symbol_offset(&fixture.program, "mark").unwrap();
-    let functions = ["mark", "plain", "with_array", "with_aligned", "with_many", "compare", "on_signal", "thread_main"];
+    let functions =
+        ["mark", "plain", "with_array", "with_aligned", "with_many", "compare", "on_signal", "thread_main"];
     let found = by_walk_inside(&mut walker, &fixture, offset, &functions);
     equal(by_gdb(&fixture), found);
 }

@@ -26,25 +26,25 @@ pub struct Arguments {
 pub fn main(arguments: &Arguments) -> anyhow::Result<()> {
     let workspace = workspace();
     let toolchain = Toolchain::find().context("`cargo xtask setup` installs what it takes")?;
-    let build = |name| toolchain.build(&workspace, name, &workspace.join("target/ebpf"));
+    let build_object = |name| toolchain.build(&workspace, name, &workspace.join("target/ebpf"));
     if arguments.bench {
-        println!("{}", build(BENCH)?.display());
+        println!("{}", build_object(BENCH)?.display());
         return Ok(());
     }
-    let built = ebpf_object::read(&build(ebpf_object::NAME)?)?;
+    let object = ebpf_object::read(&build_object(ebpf_object::NAME)?)?;
     if arguments.check {
-        return check(&workspace, &toolchain, &built);
+        return check(&workspace, &toolchain, &object);
     }
     let record = format!(
         "# Written by `cargo xtask build-ebpf`: what {OBJECT} was made from.\n\
          sources-sha256 = {}\nobject-sha256 = {}\n{}",
         ebpf_object::source_hash(&workspace)?,
-        ebpf_object::sha256(&built),
+        ebpf_object::sha256(&object),
         versions(&toolchain)?
     );
-    write(&workspace.join(OBJECT), &built)?;
+    write(&workspace.join(OBJECT), &object)?;
     write(&workspace.join(RECORD), record.as_bytes())?;
-    println!("{OBJECT}: {} bytes", built.len());
+    println!("{OBJECT}: {} bytes", object.len());
     Ok(())
 }
 

@@ -1,9 +1,11 @@
 //! Chores of this repository: `cargo xtask <command>`.
 
+mod bench;
 mod build_ebpf;
 mod demo;
 #[path = "../../memprof/build/ebpf_object.rs"]
 mod ebpf_object;
+mod end_to_end;
 mod python314;
 mod setup;
 mod shell;
@@ -22,6 +24,7 @@ use clap::Parser;
 enum Command {
     Demo(demo::Arguments),
     Test(test::Arguments),
+    Bench(bench::Arguments),
     Setup(setup::Arguments),
     BuildEbpf(build_ebpf::Arguments),
 }
@@ -30,6 +33,7 @@ fn main() -> ExitCode {
     let result = match Command::parse() {
         Command::Demo(arguments) => demo::main(&arguments),
         Command::Test(arguments) => test::main(&arguments),
+        Command::Bench(arguments) => bench::main(&arguments),
         Command::Setup(arguments) => setup::main(&arguments),
         Command::BuildEbpf(arguments) => build_ebpf::main(&arguments),
     };

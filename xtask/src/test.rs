@@ -8,8 +8,9 @@ use std::{
 use anyhow::{Context as _, bail, ensure};
 
 use crate::{
+    end_to_end::cargo_as_root,
     setup::{self, TestEnvironments},
-    shell::{cargo, is_root, quietly, run, watched},
+    shell::{cargo, quietly, run, watched},
     workspace,
 };
 
@@ -116,25 +117,7 @@ fn install() -> anyhow::Result<String> {
 }
 
 fn end_to_end(environments: &TestEnvironments) -> anyhow::Result<String> {
-    let mut command = in_workspace();
-    command
-        .args(["test", "--no-fail-fast", "--package", "memprof-tests"])
-        .env("MEMPROF_TEST_VENV", &environments.memray)
-        .env("MEMPROF_TEST_VENV_119", &environments.memray_119)
-        .env("MEMPROF_TEST_PYTHON314", &environments.python_314);
-    if !is_root() {
-        // As one TOML array, since PATH, which sudo would replace, may hold anything.
-        let path = std::env::var("PATH").context("PATH is not set")?;
-        let runner = serde_json::json!(["sudo", "--preserve-env", "env", format!("PATH={path}")]);
-        command.arg("--config").arg(format!("target.{}.runner = {runner}", host()?));
-    }
-    tests(&mut command)
-}
-
-fn host() -> anyhow::Result<String> {
-    let version = quietly(Command::new("rustc").arg("-vV"))?;
-    let host = version.lines().find_map(|line| line.strip_prefix("host: "));
-    host.map(str::to_owned).context("rustc -vV names no host")
+    tests(cargo_as_root(environments)?.args(["test", "--no-fail-fast", "--package", "memprof-tests"]))
 }
 
 /// Runs `cargo test` and counts what it ran.

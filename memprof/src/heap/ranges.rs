@@ -121,7 +121,10 @@ mod tests {
         assert_eq!(pieces(&ranges), [(100, 160), (150, 160), (180, 200), (180, 250)]);
         assert_eq!(unmap(&mut ranges, 0, 155), (60, vec![Cut::Shrunk, Cut::Shrunk]));
         assert_eq!(pieces(&ranges), [(155, 160), (155, 160), (180, 200), (180, 250)]);
-        assert_eq!(unmap(&mut ranges, 155, 45), (50, vec![Cut::Whole, Cut::Whole, Cut::Whole, Cut::Shrunk]));
+        // In which order pieces with the same begin are met is left open.
+        let (freed, mut cuts) = unmap(&mut ranges, 155, 45);
+        cuts.sort_by_key(|cut| *cut == Cut::Shrunk);
+        assert_eq!((freed, cuts), (50, vec![Cut::Whole, Cut::Whole, Cut::Whole, Cut::Shrunk]));
         assert_eq!(pieces(&ranges), [(200, 250)]);
         assert_eq!(unmap(&mut ranges, 250, 1000), (0, vec![]));
     }

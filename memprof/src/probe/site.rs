@@ -5,7 +5,8 @@
 //! in a virtual machine, some ten times as much.
 
 use iced_x86::{
-    Decoder, DecoderOptions, Instruction, InstructionInfoFactory, Mnemonic, OpAccess, OpKind, Register,
+    Decoder, DecoderOptions, FlowControl, Instruction, InstructionInfoFactory, Mnemonic, OpAccess, OpKind,
+    Register,
 };
 
 /// Where a function is probed.
@@ -61,7 +62,7 @@ pub fn choose(code: &[u8], need: Need) -> Site {
             };
             writes && needed
         });
-        if clobbers || instruction.flow_control() != iced_x86::FlowControl::Next {
+        if clobbers || instruction.flow_control() != FlowControl::Next {
             return first;
         }
     }
@@ -79,12 +80,13 @@ fn is_emulated(instruction: &Instruction) -> bool {
     }
 }
 
-/// Whether a branch inside the function leads to the place: it would be passed more than once in a call.
+/// Whether the place lies in a loop: it would be passed more than once in a call.
 fn is_jumped_to(instructions: &[Instruction], ip: u64) -> bool {
-    ip != 0
-        && instructions
-            .iter()
-            .any(|other| other.op0_kind() == OpKind::NearBranch64 && other.near_branch_target() == ip)
+    let is_branch = |other: &&Instruction| {
+        matches!(other.flow_control(), FlowControl::ConditionalBranch | FlowControl::UnconditionalBranch)
+    };
+    let mut branches = instructions.iter().filter(is_branch);
+    ip != 0 && branches.any(|other| other.ip() >= ip && other.near_branch_target() <= ip)
 }
 
 #[cfg(test)]

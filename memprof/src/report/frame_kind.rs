@@ -80,8 +80,8 @@ fn is_internal(function: &str, file: &str) -> bool {
 /// `/build/Python-3.11.7` above all of them must not count: folders have to have exactly these names.
 fn is_cpython_source(file: &str) -> bool {
     let Some((folders, name)) = file.rsplit_once('/') else { return false };
-    (name.ends_with(".c") || name.ends_with(".h"))
-        && folders.split('/').any(|folder| CPYTHON_FOLDERS.contains(&folder))
+    let extension = name.rsplit_once('.').map(|(_, extension)| extension);
+    matches!(extension, Some("c" | "h")) && folders.split('/').any(|folder| CPYTHON_FOLDERS.contains(&folder))
 }
 
 #[cfg(test)]

@@ -13,5 +13,6 @@ pub mod rss;
 pub mod session;
 pub mod signals;
 pub mod stacks;
+pub mod thread_names;
 
 pub use recording::{Options, Recording, TraceError};

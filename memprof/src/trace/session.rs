@@ -7,13 +7,6 @@ use std::{
     time::{SystemTime, UNIX_EPOCH},
 };
 
-use memprof_common::{
-    counter::Counters,
-    event::{Allocation, Code, Header as EventHeader, Release, Stack, Thread},
-    function::Function,
-};
-use rustc_hash::FxHashSet;
-
 use super::{
     event::{Event, NativeFrames, PythonFrames},
     losses::{self, OwnLosses},
@@ -21,6 +14,7 @@ use super::{
     release::{Pending, Releases},
     rss::ResidentSize,
     stacks::{Known, Stacks},
+    thread_names::ThreadNames,
 };
 use crate::{
     capture::{
@@ -28,7 +22,12 @@ use crate::{
         Version as CaptureVersion, WriteError, Writer,
     },
     python::{interpreter::Interpreter, version::Version},
-    target::{Process, maps::Mapping, module::Module, process::thread_comm},
+    target::{Process, maps::Mapping, module::Module},
+};
+use memprof_common::{
+    counter::Counters,
+    event::{Allocation, Code, Header as EventHeader, Release, Stack, Thread},
+    function::Function,
 };
 
 /// Where a capture goes and how it is written.
@@ -77,7 +76,7 @@ pub struct Session {
     stacks: Stacks,
     releases: Releases,
     resident: Option<ResidentSize>,
-    threads: FxHashSet<u32>,
+    threads: ThreadNames,
     allocations: u64,
     bytes: u64,
     own_losses: OwnLosses,
@@ -108,7 +107,7 @@ impl Session {
             native_names: NativeNames::default(),
             stacks: Stacks::default(),
             releases: Releases::default(),
-            threads: FxHashSet::default(),
+            threads: ThreadNames::default(),
             allocations: 0,
             bytes: 0,
             own_losses: OwnLosses::default(),
@@ -128,7 +127,7 @@ impl Session {
         self.native_names = NativeNames::default();
         self.stacks = Stacks::default();
         self.releases = Releases::default();
-        self.threads.clear();
+        self.threads = ThreadNames::default();
         self.allocations = 0;
         self.bytes = 0;
         Ok(())
@@ -291,22 +290,25 @@ impl Session {
     }
 
     fn thread(&mut self, thread: &Thread) -> Result<(), WriteError> {
-        self.threads.insert(thread.header.tid);
-        let length = thread.name.iter().position(|&byte| byte == 0).unwrap_or(thread.name.len());
-        let name = String::from_utf8_lossy(&thread.name[..length]).into_owned();
-        self.name_thread(thread.header.tid, &name)
-    }
-
-    /// A thread that was never named has its process's name, which says nothing; the main thread has none.
-    fn name_thread(&mut self, tid: u32, name: &str) -> Result<(), WriteError> {
-        if tid as i32 == self.process.pid || name.is_empty() || name == self.process.comm {
-            return Ok(());
+        match self.threads.take(&self.process, thread) {
+            Some(name) => self.open()?.sink.name_thread(u64::from(thread.header.tid), &name),
+            None => Ok(()),
         }
-        self.open()?.sink.name_thread(u64::from(tid), name)
     }
 
-    /// Takes a sample of the resident size.
+    fn name_threads(&mut self, names: Vec<(u32, String)>) -> Result<(), WriteError> {
+        for (tid, name) in names {
+            self.open()?.sink.name_thread(u64::from(tid), &name)?;
+        }
+        Ok(())
+    }
+
+    /// Takes a sample of the resident size, and names of new threads.
     pub fn sample(&mut self) -> Result<(), WriteError> {
+        if let Some(python) = &self.python {
+            let names = self.threads.look(&self.process, python);
+            self.name_threads(names)?;
+        }
         let Some(resident) = self.resident.as_ref().and_then(ResidentSize::read) else { return Ok(()) };
         match &mut self.sink {
             Some(open) => open.sink.sample_memory(resident, now_ms()),
@@ -324,11 +326,8 @@ impl Session {
 
     /// Ends the capture.
     pub fn finish(mut self, counters: &Counters) -> Result<Finished, WriteError> {
-        for tid in self.threads.iter().copied().collect::<Vec<_>>() {
-            if let Some(name) = thread_comm(self.process.pid, tid as i32) {
-                self.name_thread(tid, &name)?;
-            }
-        }
+        let names = self.threads.last(&self.process);
+        self.name_threads(names)?;
         self.open()?;
         self.sample()?;
         let losses = self.losses(counters);

@@ -90,6 +90,16 @@ impl Shared<u64> {
     }
 }
 
+#[cfg(test)]
+impl<T: Plain> Shared<T> {
+    /// A value as the kernel side would read it.
+    pub fn read(&self, at: usize) -> T {
+        assert!(at < self.length);
+        // SAFETY: in bounds.
+        unsafe { self.base.as_ptr().add(at).read_volatile() }
+    }
+}
+
 impl<T> Drop for Shared<T> {
     fn drop(&mut self) {
         // SAFETY: the mapping made in `map`, which nobody else has.

@@ -501,3 +501,6 @@ fn still_right(entry: &Mapping, entries: &[Mapping]) -> bool {
             && (other.kind, other.origin, other.index) == (entry.kind, entry.origin, entry.index)
     })
 }
+
+#[cfg(test)]
+mod tests;

@@ -149,7 +149,7 @@ pub(super) fn changed_figures(before: u64, after: u64) -> Vec<(&'static str, Str
     let mut change = format!("{sign}{}", size(after.abs_diff(before)));
     if before > 0 {
         let percent = after.abs_diff(before) as f64 * 100.0 / before as f64;
-        change.push_str(&format!(" ({sign}{percent:.1}%)"));
+        change = format!("{change} ({sign}{percent:.1}%)");
     }
     vec![("Before", size(before)), ("After", size(after)), ("Change", change)]
 }

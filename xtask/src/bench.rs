@@ -1,0 +1,36 @@
+//! `cargo xtask bench`: the measurements that the README quotes.
+
+use crate::{end_to_end::cargo_as_root, setup, shell::run};
+
+/// Measure, side by side with what memprof is compared to. Set-up included; runs as root.
+#[derive(clap::Args)]
+pub struct Arguments {
+    /// What is measured
+    #[arg(value_enum)]
+    subject: Subject,
+}
+
+#[derive(Clone, Copy, clap::ValueEnum)]
+enum Subject {
+    /// What tracing costs a program
+    Overhead,
+    /// What the native walk costs
+    Unwind,
+}
+
+impl Subject {
+    /// The program of the package of tests that measures it.
+    fn program(self) -> &'static str {
+        match self {
+            Self::Overhead => "bench_overhead",
+            Self::Unwind => "bench_unwind",
+        }
+    }
+}
+
+pub fn main(arguments: &Arguments) -> anyhow::Result<()> {
+    let environments = setup::for_tests()?;
+    let mut command = cargo_as_root(&environments)?;
+    command.args(["run", "--quiet", "--release", "--package", "memprof-tests", "--bin"]);
+    run(command.arg(arguments.subject.program()))
+}
