@@ -1,7 +1,5 @@
 //! What every page says besides its rows: totals, losses, heading.
 
-use std::fmt::Write as _;
-
 use serde::Serialize;
 
 use super::heading::Heading;
