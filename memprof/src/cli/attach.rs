@@ -57,6 +57,11 @@ pub(super) fn main(arguments: Arguments) -> anyhow::Result<ExitCode> {
                 }
                 slots.push(slot);
                 let python = found.python.map_or_else(String::new, |python| format!(", {python}"));
+                if let Some(unseen) = recording.unseen(slot) {
+                    teller.say(&format!(
+                        "process {pid}: {unseen}: starting it with PYTHONMALLOC=malloc shows all"
+                    ));
+                }
                 teller.say(&format!("tracing process {pid}{python}; Ctrl-C ends"));
             }
             let finished =

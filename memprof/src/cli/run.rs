@@ -11,7 +11,12 @@ use crate::{
         launch::Command,
         supervise::{self, Ending},
     },
-    trace::{Recording, detach, drive, signals, signals::Signals},
+    trace::{
+        Recording, detach,
+        drive::{self, DriveError},
+        signals,
+        signals::Signals,
+    },
 };
 
 /// What a full buffer does.
@@ -63,7 +68,25 @@ pub(super) fn main(arguments: Arguments) -> anyhow::Result<ExitCode> {
     if result.is_err() {
         recording::remove_empty(&[path]);
     }
-    result
+    match result {
+        Err(error) if matches!(error.downcast_ref(), Some(DriveError::WantsMalloc(_))) => start_anew(),
+        result => result,
+    }
+}
+
+/// The environment variable that chooses the allocator of a Python interpreter.
+const PYTHONMALLOC: &str = "PYTHONMALLOC";
+
+/// Begins from the beginning, in this process, with an interpreter that uses the C library's allocator.
+///
+/// The program must be forked before there are threads, so that all of it is begun anew.
+fn start_anew() -> anyhow::Result<ExitCode> {
+    use std::os::unix::process::CommandExt as _;
+    let begin = || {
+        let mut command = std::process::Command::new(std::env::current_exe()?);
+        Err(command.args(std::env::args_os().skip(1)).env(PYTHONMALLOC, "malloc").exec())
+    };
+    begin().context("cannot begin anew with PYTHONMALLOC=malloc")
 }
 
 fn record(
@@ -82,8 +105,24 @@ fn record(
     runtime.block_on(async {
         let mut signals = Signals::listen()?;
         let pace = options.pace();
-        let (finished, ending) =
-            drive::started(&mut recording, supervisor, output, &mut signals, pace, &mut teller).await?;
+        // Who has chosen an allocator is left with it.
+        let may_start_anew = std::env::var_os(PYTHONMALLOC).is_none();
+        let result = drive::started(
+            &mut recording,
+            supervisor,
+            output,
+            &mut signals,
+            pace,
+            may_start_anew,
+            &mut teller,
+        );
+        let (finished, ending) = match result.await {
+            Err(DriveError::WantsMalloc(unseen)) => {
+                teller.say(&format!("{unseen}: the program is started with PYTHONMALLOC=malloc instead"));
+                return Err(DriveError::WantsMalloc(unseen).into());
+            }
+            result => result?,
+        };
         recording::close(&teller, &finished);
         detach::leave_behind();
         Ok(match ending {

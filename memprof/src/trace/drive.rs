@@ -47,6 +47,10 @@ pub enum DriveError {
     /// The program did not start.
     #[error(transparent)]
     Launch(#[from] LaunchError),
+    /// What was wanted of the program cannot be seen unless it is started with `PYTHONMALLOC=malloc`. Nothing of it has
+    /// run, and nothing of it is left.
+    #[error("{0}: start it with PYTHONMALLOC=malloc")]
+    WantsMalloc(String),
     /// A system call failed.
     #[error("cannot wait for events: {0}")]
     Wait(#[from] io::Error),
@@ -114,8 +118,11 @@ pub async fn started(
     output: Output,
     signals: &mut Signals,
     pace: Pace,
+    may_start_anew: bool,
     progress: &mut dyn Progress,
 ) -> Result<(Vec<Finished>, Option<Ending>), DriveError> {
+    // Until the first program's interpreter was found nothing of it has run.
+    let mut may_start_anew = may_start_anew;
     let mut output = Some(output);
     let mut slot = None;
     let mut clock = Clock::new(pace);
@@ -131,12 +138,18 @@ pub async fn started(
                             let process = Process::open(pid).map_err(TraceError::from)?;
                             slot = Some(recording.add(process, output, true)?);
                         }
-                        (Some(_), _) => recording.drain_all()?,
+                        (Some(_), _) => {
+                            may_start_anew = false;
+                            recording.drain_all()?;
+                        }
                         (None, None) => {}
                     }
                     recording.take_modules_changed();
                     if let Some(slot) = slot {
                         look(recording, slot, progress)?;
+                        if may_start_anew && let Some(unseen) = recording.unseen_without_malloc(slot) {
+                            return Err(withdraw(supervisor, unseen).await);
+                        }
                     }
                     supervisor.resume(pid);
                 }
@@ -144,6 +157,9 @@ pub async fn started(
                     recording.drain_all()?;
                     for slot in recording.take_modules_changed() {
                         look(recording, slot, progress)?;
+                        if may_start_anew && let Some(unseen) = recording.unseen_without_malloc(slot) {
+                            return Err(withdraw(supervisor, unseen).await);
+                        }
                     }
                     supervisor.resume(tid);
                 }
@@ -174,6 +190,14 @@ pub async fn started(
             () = clock.tick() => clock.work(recording, progress)?,
         }
     }
+}
+
+/// Ends a program that is held.
+async fn withdraw(mut supervisor: Supervisor, unseen: String) -> DriveError {
+    // SAFETY: a plain system call; the child has not been waited for by anyone else.
+    unsafe { libc::kill(supervisor.pid, libc::SIGKILL) };
+    while supervisor.notices.recv().await.is_some() {}
+    DriveError::WantsMalloc(unseen)
 }
 
 fn look(recording: &mut Recording, slot: u16, progress: &mut dyn Progress) -> Result<(), TraceError> {

@@ -7,6 +7,7 @@ pub mod event;
 pub mod kernel;
 pub mod losses;
 pub mod native;
+pub mod python_allocators;
 pub mod recording;
 pub mod release;
 pub mod rss;

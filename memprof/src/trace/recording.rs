@@ -1,6 +1,11 @@
 //! A recording: the kernel side, and a session for each process that it traces.
 
-use std::{collections::HashMap, io, num::NonZeroU32, os::fd::OwnedFd};
+use std::{
+    collections::{HashMap, HashSet},
+    io,
+    num::NonZeroU32,
+    os::fd::OwnedFd,
+};
 
 use memprof_common::{
     event::Header,
@@ -11,13 +16,14 @@ use super::{
     detach::Detacher,
     event::{self, Event},
     kernel::{Kernel, KernelError, Settings},
+    python_allocators::{self, PythonAllocators},
     session::{Finished, Output, Session},
 };
 use crate::{
     capture::WriteError,
     probe::{
         attach::{self, AttachError, Links},
-        plan::{self, Plan, Program},
+        plan::{self, Plan, Probe, Program},
     },
     python::{
         image,
@@ -61,6 +67,8 @@ pub struct Options {
     pub pause: bool,
     /// Take stacks at all.
     pub stacks: bool,
+    /// See the calls of Python's own allocators, and not what these call.
+    pub python_allocators: bool,
     /// Bytes of kernel memory for unwind tables; less than 8 MiB is taken as that.
     pub unwind_memory: u64,
 }
@@ -78,6 +86,9 @@ struct Traced {
     session: Session,
     links: HashMap<FileId, Links>,
     allocators: Vec<(FileId, Range)>,
+    python_allocators: Option<PythonAllocators>,
+    /// Where the interpreter's allocators are probed: file, and place in it.
+    python_probes: HashSet<(FileId, u64)>,
     /// A supervisor answers signals of the kernel side.
     supervised: bool,
     /// Where the kernel's mapping `[uprobes]` begins, once it is there.
@@ -89,8 +100,19 @@ impl Traced {
     /// addresses is void.
     fn program_changed(&mut self) -> Result<(), WriteError> {
         self.allocators.clear();
+        self.python_allocators = None;
         self.trampoline = None;
         self.session.program_changed()
+    }
+
+    fn unseen_python_allocations(&self) -> Option<String> {
+        let version = self.session.python.as_ref()?.version;
+        let inlining = self.python_allocators.as_ref()?.inlining().filter(|found| !found.is_complete())?;
+        Some(format!(
+            "CPython {version} has its allocators inlined at {} of the {} places that use them, where small objects are made unseen",
+            inlining.inlined,
+            inlining.inlined + inlining.called,
+        ))
     }
 }
 
@@ -143,9 +165,16 @@ impl Recording {
             self.kernel.release_slot(slot)?;
         }
         let slot = self.kernel.take_slot(process.pid as u32)?;
-        let session = Session::new(process, output);
-        let traced =
-            Traced { session, links: HashMap::new(), allocators: Vec::new(), supervised, trampoline: None };
+        let session = Session::new(process, output, self.options.python_allocators);
+        let traced = Traced {
+            session,
+            links: HashMap::new(),
+            allocators: Vec::new(),
+            python_allocators: None,
+            python_probes: HashSet::new(),
+            supervised,
+            trampoline: None,
+        };
         self.traced.insert(slot, traced);
         Ok(slot)
     }
@@ -234,14 +263,66 @@ impl Recording {
                 continue;
             }
             let links = attach::attach(&mut self.kernel.ebpf, &module, &plan.probes, target, slot)
-                .map_err(|error| gone_or(traced, error))?;
+                .map_err(|error| gone_or(&traced.session, error))?;
             traced.links.entry(module.id).or_default().extend(links);
             if plan.allocator_text.is_some() {
                 found.allocators.push((module.path.clone(), plan));
             }
         }
         traced.session.set_modules(modules, mappings)?;
+        self.look_at_python_allocators(slot)?;
         Ok(found)
+    }
+
+    /// Looks at the allocators of a process's interpreter, and probes what is new among them if that is wanted.
+    fn look_at_python_allocators(&mut self, slot: u16) -> Result<(), TraceError> {
+        let probed = self.options.python_allocators;
+        let Some(traced) = self.traced.get_mut(&slot) else { return Ok(()) };
+        let Some(python) = &traced.session.python else { return Ok(()) };
+        let pid = traced.session.process.pid;
+        let modules = traced.session.modules();
+        let mut wanted: Vec<(&Module, Vec<Probe>)> = Vec::new();
+        if traced.python_allocators.is_none() {
+            traced.python_allocators = PythonAllocators::of(pid);
+            if probed && traced.supervised {
+                wanted.extend(python_allocators::holds(python, modules));
+            }
+        }
+        let Some(allocators) = &mut traced.python_allocators else { return Ok(()) };
+        let is_new = allocators.look(python, modules, probed);
+        if is_new && probed {
+            let entries = allocators.entries().into_iter();
+            wanted.extend(entries.filter_map(|entry| python_allocators::probes(modules, entry)));
+        }
+        let target = NonZeroU32::new(pid as u32).ok_or(TargetError::NoSuchProcess(pid))?;
+        for (module, probes) in wanted {
+            // An earlier program of the process may have had the same interpreter.
+            let places = &mut traced.python_probes;
+            let is_new = probes.iter().filter(|probe| places.insert((module.id, probe.file_offset))).count();
+            if is_new == 0 {
+                continue;
+            }
+            let links = attach::attach(&mut self.kernel.ebpf, module, &probes, target, slot);
+            let links = links.map_err(|error| gone_or(&traced.session, error))?;
+            traced.links.entry(module.id).or_default().extend(links);
+        }
+        if is_new {
+            let kind = allocators.kind();
+            traced.session.allocator_found(python_allocators::named(kind))?;
+        }
+        Ok(())
+    }
+
+    /// What of the Python allocators' calls no probe can see, in words.
+    pub fn unseen(&self, slot: u16) -> Option<String> {
+        self.traced.get(&slot)?.unseen_python_allocations()
+    }
+
+    /// The same, where all would be seen if the program used the C library's allocator instead. A free-threaded
+    /// interpreter refuses to.
+    pub fn unseen_without_malloc(&self, slot: u16) -> Option<String> {
+        let python = self.traced.get(&slot)?.session.python.as_ref()?;
+        if python.offsets.walk.free_threaded == 0 { self.unseen(slot) } else { None }
     }
 
     /// Whether anything of the process can be seen.
@@ -288,6 +369,14 @@ impl Recording {
 
     /// Samples the resident size of every process, and makes what was written readable.
     pub fn sample(&mut self) -> Result<(), TraceError> {
+        let slots: Vec<u16> = self.traced.keys().copied().collect();
+        for slot in slots {
+            match self.look_at_python_allocators(slot) {
+                // Its end is told in its own way.
+                Ok(()) | Err(TraceError::Target(TargetError::WentAway(_))) => {}
+                Err(error) => return Err(error),
+            }
+        }
         for (slot, traced) in &mut self.traced {
             traced.session.sample()?;
             traced.session.flush()?;
@@ -311,7 +400,8 @@ impl Recording {
         let counters = self.kernel.counters(slot)?;
         let Some(traced) = self.traced.remove(&slot) else { return Ok(None) };
         self.kernel.tables.remove(slot);
-        Ok(Some(traced.session.finish(&counters)?))
+        let unseen = traced.unseen_python_allocations();
+        Ok(Some(Finished { unseen, ..traced.session.finish(&counters)? }))
     }
 }
 
@@ -365,7 +455,7 @@ fn find_trampoline(process: &Process) -> Option<u64> {
 }
 
 /// A probe that cannot be placed because the process is no more is no fault of the probe.
-fn gone_or(traced: &Traced, error: AttachError) -> TraceError {
-    let process = &traced.session.process;
+fn gone_or(session: &Session, error: AttachError) -> TraceError {
+    let process = &session.process;
     if process.has_ended() { TargetError::WentAway(process.pid).into() } else { error.into() }
 }

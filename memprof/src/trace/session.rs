@@ -58,6 +58,8 @@ pub struct Finished {
     pub bytes: u64,
     /// What was lost or cut.
     pub losses: Vec<Loss>,
+    /// What was wanted and cannot be seen, in words.
+    pub unseen: Option<String>,
 }
 
 /// A traced process.
@@ -66,6 +68,8 @@ pub struct Session {
     pub process: Process,
     /// Its interpreter, once one was found.
     pub python: Option<Interpreter>,
+    python_allocator: PythonAllocator,
+    python_allocators_probed: bool,
     command_line: String,
     start_ms: i64,
     output: Output,
@@ -93,12 +97,14 @@ struct Open {
 impl Session {
     /// Begins with a process. The capture is begun with the first event: until then the interpreter, which its head
     /// names, may not have been loaded.
-    pub fn new(process: Process, output: Output) -> Self {
+    pub fn new(process: Process, output: Output, python_allocators_probed: bool) -> Self {
         Self {
             command_line: process.command_line(),
             resident: ResidentSize::open(process.pid).ok(),
             process,
             python: None,
+            python_allocator: PythonAllocator::Other,
+            python_allocators_probed,
             start_ms: now_ms(),
             output,
             sink: None,
@@ -122,6 +128,7 @@ impl Session {
         self.command_line = self.process.command_line();
         self.start_ms = now_ms();
         self.python = None;
+        self.python_allocator = PythonAllocator::Other;
         self.modules.clear();
         self.mappings.clear();
         self.native_names = NativeNames::default();
@@ -167,11 +174,26 @@ impl Session {
 
     /// Its interpreter has been found.
     pub fn interpreter_found(&mut self, python: Interpreter) -> Result<(), WriteError> {
-        if let Some(open) = &mut self.sink {
-            open.sink.set_python_version(python.version.0)?;
-        }
         self.python = Some(python);
-        Ok(())
+        self.interpreter_changed()
+    }
+
+    /// Its interpreter's objects come from this allocator.
+    pub fn allocator_found(&mut self, allocator: PythonAllocator) -> Result<(), WriteError> {
+        self.python_allocator = allocator;
+        self.interpreter_changed()
+    }
+
+    fn interpreter_changed(&mut self) -> Result<(), WriteError> {
+        match (&mut self.sink, &self.python) {
+            (Some(open), Some(python)) => open.sink.set_interpreter(python.version.0, self.python_allocator),
+            _ => Ok(()),
+        }
+    }
+
+    /// What the process had mapped at the last look.
+    pub fn modules(&self) -> &[Module] {
+        &self.modules
     }
 
     /// Takes one event.
@@ -352,6 +374,7 @@ impl Session {
             allocations: self.allocations,
             bytes: self.bytes,
             losses,
+            unseen: None,
         })
     }
 
@@ -402,12 +425,8 @@ impl Session {
             pid: self.process.pid,
             main_tid: self.process.pid as u64,
             skipped_frames: 0,
-            python_allocator: if python.is_some() {
-                PythonAllocator::Pymalloc
-            } else {
-                PythonAllocator::Other
-            },
-            trace_python_allocators: false,
+            python_allocator: self.python_allocator,
+            trace_python_allocators: self.python_allocators_probed,
             track_object_lifetimes: false,
             libdest: String::new(),
             site_packages: Vec::new(),
