@@ -53,7 +53,7 @@ impl Screen {
     }
 
     /// Waits until something happens. Ctrl-C ends, Ctrl-Z stops as in any other program.
-    pub fn next(&mut self) -> io::Result<Input> {
+    pub fn wait(&mut self) -> io::Result<Input> {
         loop {
             while event::poll(std::time::Duration::ZERO)? {
                 match event::read()? {

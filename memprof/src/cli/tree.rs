@@ -8,6 +8,7 @@ use anyhow::Context;
 use crossterm::event::KeyCode;
 
 use super::destination::Destination;
+use super::progress::Working;
 use super::view::{ViewOptions, read_profile};
 use crate::heap::{Namer, Threads, native_names};
 use crate::report::page::Heading;
@@ -39,8 +40,10 @@ pub(super) struct Arguments {
 
 pub(super) fn main(arguments: Arguments) -> anyhow::Result<ExitCode> {
     let profile = read_profile(&arguments.capture, arguments.view.view(), Threads::Split)?;
+    let working = Working::on("Naming the functions");
     let namer = Namer::new(&profile.capture, native_names(&profile.capture));
     let tree = Tree::new(&profile, namer, arguments.biggest_allocs);
+    drop(working);
     if stdin().is_terminal() && stdout().is_terminal() {
         let heading = Heading::new(arguments.view.view(), false, &profile.capture);
         let title = format!("{} — {}", heading.title, profile.capture.header.command_line);
@@ -57,7 +60,7 @@ fn browse(tree: &Tree<'_>, title: &str) -> anyhow::Result<ExitCode> {
     let mut screen = Screen::take()?;
     loop {
         screen.draw(|frame| draw(&mut browser, title, frame))?;
-        match screen.next()? {
+        match screen.wait()? {
             Input::Key(KeyCode::Char('q')) => return Ok(ExitCode::SUCCESS),
             Input::Key(key) => browser.press(key),
             Input::Redraw => {}

@@ -3,6 +3,6 @@
 fn main() -> std::io::Result<()> {
     let mut screen = memprof::terminal::Screen::take()?;
     screen.draw(|frame| frame.render_widget("the view", frame.area()))?;
-    screen.next()?;
+    screen.wait()?;
     panic!("the view broke");
 }
