@@ -33,7 +33,8 @@ fn inlines(python: &Python) -> bool {
 /// The fixture.
 fn domains(python: &Python, allocator: &str) -> Command {
     let mut command = python.command();
-    command.arg("-B").arg(fixture::file("python/domains.py")).env("PYTHONMALLOC", allocator);
+    // Quick to start: with what is compiled already, and without what sites add.
+    command.arg("-S").arg(fixture::file("python/domains.py")).env("PYTHONMALLOC", allocator);
     command
 }
 

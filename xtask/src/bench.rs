@@ -16,6 +16,8 @@ enum Subject {
     Overhead,
     /// How soon a flame graph page is drawn, and how soon it answers
     Page,
+    /// What tracing costs programs in Python, beside memray
+    Python,
     /// What the native walk costs
     Unwind,
 }
@@ -25,6 +27,7 @@ impl Subject {
     fn program(self) -> &'static str {
         match self {
             Self::Overhead => "bench_overhead",
+            Self::Python => "bench_python",
             Self::Page => "bench_page",
             Self::Unwind => "bench_unwind",
         }
