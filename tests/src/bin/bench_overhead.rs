@@ -34,8 +34,11 @@ const ROUNDS: usize = 7;
 const PROGRAM_ROUNDS: usize = 5;
 
 /// The parts, by the names that choose some of them on the command line; all of them where none is named.
-const PARTS: [(&str, fn() -> anyhow::Result<()>); 4] =
+const PARTS: [(&str, Part); 4] =
     [("c", c_pairs), ("python", python_pairs), ("program", whole_program), ("delays", delays)];
+
+/// Measures and prints.
+type Part = fn() -> anyhow::Result<()>;
 
 /// What bpftrace's users write for the task: sizes kept from entry to return, live blocks in a map.
 const BPFTRACE: &str = r#"
