@@ -86,8 +86,7 @@ pub fn python_allocator(module: &Module, function: Function, avma: u64) -> Optio
     Some(call(function, module.file_offset(svma)?.checked_add(site.offset)?))
 }
 
-/// The probes of a function whose entry and return are seen. The return's is first, so that no entry is seen without
-/// it.
+/// The probes of a function whose entry and return are seen.
 fn call(function: Function, file_offset: u64) -> [Probe; 2] {
     [Program::Return, Program::Enter].map(|program| Probe { program, function: Some(function), file_offset })
 }
