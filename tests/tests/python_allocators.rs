@@ -38,11 +38,12 @@ fn domains(python: &Python, allocator: &str) -> Command {
     command
 }
 
-/// What the capture has, in the form of what the program said: names without memray's prefix for these allocators.
-fn account(capture: &Path, name: &str, allocator: &str) -> Value {
+/// What the capture has, in the form of what the program said: names without memray's prefix for these allocators. Its head
+/// names one of `allocators`.
+fn account(capture: &Path, name: &str, allocators: &[&str]) -> Value {
     let mut lines = captured::lines("python/domains_account.py", [capture]);
     let line = lines.pop().expect("the fixture prints a line");
-    assert_eq!(line["allocator"], json!(allocator), "{name}");
+    assert!(allocators.iter().any(|allocator| line["allocator"] == *allocator), "{name}: {line}");
     assert_eq!(line["traced"], json!(true), "{name}");
     let mut accounts = line["accounts"].clone();
     for (domain, calls) in accounts.as_object_mut().unwrap() {
@@ -59,19 +60,29 @@ fn account(capture: &Path, name: &str, allocator: &str) -> Value {
 
 /// Runs the fixture under `memprof run`, its input closed.
 fn run(domains: &Command, capture: &Path) -> Ended {
+    // What it imports is compiled untraced, for which there are hundreds of thousands of allocations.
+    let mut program =
+        Program::start(copy(domains, Command::new(domains.get_program())).args(domains.get_args()));
+    program.close_input();
+    assert!(program.wait().status.success());
     let mut command = memprof::command(["run", TRACED, "--output"]);
     command.arg(capture).arg("--").arg(domains.get_program()).args(domains.get_args());
-    for (name, value) in domains.get_envs() {
+    let mut program = Program::start(&mut copy(domains, command));
+    program.close_input();
+    let ended = program.wait();
+    assert!(ended.status.success(), "{domains:?}: {}", ended.err);
+    ended
+}
+
+/// `command` with the environment of another.
+fn copy(of: &Command, mut command: Command) -> Command {
+    for (name, value) in of.get_envs() {
         match value {
             Some(value) => command.env(name, value),
             None => command.env_remove(name),
         };
     }
-    let mut program = Program::start(&mut command);
-    program.close_input();
-    let ended = program.wait();
-    assert!(ended.status.success(), "{domains:?}: {}", ended.err);
-    ended
+    command
 }
 
 fn said(text: &str) -> Value {
@@ -89,7 +100,7 @@ fn a_run_has_every_call_and_no_other() {
             let capture = folder.path().join("capture.bin");
             let ended = run(&domains(&python, allocator), &capture);
             let label = format!("{} with {allocator}", python.name);
-            assert_eq!(account(&capture, &label, name), said(&ended.out), "{label}");
+            assert_eq!(account(&capture, &label, &[name]), said(&ended.out), "{label}");
             assert!(ended.err.contains("nothing lost"), "{label}: {}", ended.err);
             assert!(!ended.err.contains("inlined"), "{label}: {}", ended.err);
         }
@@ -114,7 +125,7 @@ fn an_attach_has_every_call_from_then_on() {
             assert!(ended.status.success(), "{}: {}", python.name, ended.err);
             let label = format!("{} with {allocator}", python.name);
             assert!(!err.contains("inlined"), "{label}: {err}");
-            assert_eq!(account(&capture, &label, name), said(&told), "{label}");
+            assert_eq!(account(&capture, &label, &[name]), said(&told), "{label}");
         }
     }
 }
@@ -125,8 +136,13 @@ fn allocators_that_are_changed_later_are_followed() {
         let folder = tempfile::tempdir().unwrap();
         let capture = folder.path().join("capture.bin");
         let ended = run(domains(&python, "malloc").arg("tracemalloc"), &capture);
-        // At its end it gives the tables back.
-        assert_eq!(account(&capture, &python.name, "malloc"), said(&ended.out), "{}", python.name);
+        // At its end it gives the tables back, which may not be noticed any more.
+        assert_eq!(
+            account(&capture, &python.name, &["malloc", "unknown"]),
+            said(&ended.out),
+            "{}",
+            python.name
+        );
     }
 }
 
@@ -138,7 +154,7 @@ fn a_program_whose_allocators_are_inlined_is_started_with_malloc() {
         let capture = folder.path().join("capture.bin");
         let ended = run(domains(&python, "").env_remove("PYTHONMALLOC"), &capture);
         assert!(ended.err.contains("PYTHONMALLOC=malloc"), "{}: {}", python.name, ended.err);
-        assert_eq!(account(&capture, &python.name, "malloc"), said(&ended.out), "{}", python.name);
+        assert_eq!(account(&capture, &python.name, &["malloc"]), said(&ended.out), "{}", python.name);
         started += 1;
     }
     assert!(started >= 2, "Debian's own interpreters are guided by profiles");
