@@ -7,6 +7,7 @@ use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -38,7 +39,7 @@ fn ask(port: u16) -> Answer {
     let mut text = String::new();
     stream.read_to_string(&mut text).expect("the server answers");
     let took = begun.elapsed();
-    assert!(text.starts_with("HTTP/1.1 200 OK\r\n"), "{text}");
+    assert!(text.starts_with("HTTP/1.0 200 OK\r\n"), "{text}");
     let (_, body) = text.split_once("\r\n\r\n").expect("the answer has a body");
     let words: Vec<&str> = body.split(' ').collect();
     assert_eq!(words[1..], [(SIZE - 1).to_string().as_str(), "200"], "{text}");
@@ -47,12 +48,16 @@ fn ask(port: u16) -> Answer {
 
 /// Keeps the server busy for a while; the answers of that time.
 fn load(port: u16) -> Vec<Answer> {
-    let answers = Mutex::new(Vec::new());
     let end = Instant::now() + PHASE;
+    load_while(port, || Instant::now() < end)
+}
+
+fn load_while(port: u16, goes_on: impl Fn() -> bool + Sync) -> Vec<Answer> {
+    let answers = Mutex::new(Vec::new());
     thread::scope(|scope| {
         for _ in 0..CLIENTS {
             scope.spawn(|| {
-                while Instant::now() < end {
+                while goes_on() {
                     let answer = ask(port);
                     answers.lock().expect("no client has failed").push(answer);
                 }
@@ -89,7 +94,8 @@ fn every_worker_of_a_busy_server_has_its_capture_and_no_request_fails() {
     let python = interpreters::all().into_iter().find(|python| python.name == "/usr/bin/python3.11").unwrap();
     let mut command = python.command();
     command.args(["-B", "-m", "gunicorn", "--bind", "127.0.0.1:0", "--workers", &WORKERS.to_string()]);
-    command.args(["--chdir".as_ref(), fixture::file("python/server").as_os_str()]).arg("application");
+    let application = fixture::file("python/server/application.py");
+    command.arg("--chdir").arg(application.parent().unwrap()).arg("application");
     let mut server = Program::start(command.env("PYTHONPATH", interpreters::site("programs")));
     let listening = server.wait_for(Stream::Err, "Listening at: http://127.0.0.1:");
     let port = listening.rsplit_once("127.0.0.1:").unwrap().1.split(' ').next().unwrap().parse().unwrap();
@@ -103,14 +109,10 @@ fn every_worker_of_a_busy_server_has_its_capture_and_no_request_fails() {
     let folder = tempfile::tempdir().unwrap();
     let mut attach = memprof::command(["attach", "--output"]);
     attach.arg(folder.path()).args(workers.iter().map(ToString::to_string));
+    let done = AtomicBool::new(false);
     // Requests go on while the probes are placed, and while they are taken away.
     let (attached, during, begun, ended) = thread::scope(|scope| {
-        let busy = scope.spawn(|| {
-            let mut answers = load(port);
-            answers.extend(load(port));
-            answers.extend(load(port));
-            answers
-        });
+        let busy = scope.spawn(|| load_while(port, || !done.load(Ordering::Relaxed)));
         let mut attached = Program::start(&mut attach);
         for _ in 0..WORKERS {
             attached.wait_for(Stream::Err, "tracing process");
@@ -120,6 +122,7 @@ fn every_worker_of_a_busy_server_has_its_capture_and_no_request_fails() {
         let ended = Instant::now();
         attached.signal(libc::SIGINT);
         let attached = attached.wait();
+        done.store(true, Ordering::Relaxed);
         (attached, busy.join().expect("no request has failed"), begun, ended)
     });
     let after = load(port);
