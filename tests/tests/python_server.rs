@@ -1,6 +1,6 @@
 //! A server under load is attached to: every worker gets its capture, no request fails, and what it costs is printed.
 
-use memprof_tests::program::{Program, Stream};
+use memprof_tests::program::{PATIENCE, Program, Stream};
 use memprof_tests::{bench, captured, fixture, interpreters, memprof};
 use std::collections::BTreeMap;
 use std::io::{Read as _, Write as _};
@@ -109,10 +109,13 @@ fn every_worker_of_a_busy_server_has_its_capture_and_no_request_fails() {
     let folder = tempfile::tempdir().unwrap();
     let mut attach = memprof::command(["attach", "--output"]);
     attach.arg(folder.path()).args(workers.iter().map(ToString::to_string));
-    let done = AtomicBool::new(false);
+    let done = &AtomicBool::new(false);
     // Requests go on while the probes are placed, and while they are taken away.
     let (attached, during, begun, ended) = thread::scope(|scope| {
-        let busy = scope.spawn(|| load_while(port, || !done.load(Ordering::Relaxed)));
+        // It ends by itself where this test breaks off.
+        let end = Instant::now() + 2 * PATIENCE;
+        let busy =
+            scope.spawn(move || load_while(port, || !done.load(Ordering::Relaxed) && Instant::now() < end));
         let mut attached = Program::start(&mut attach);
         for _ in 0..WORKERS {
             attached.wait_for(Stream::Err, "tracing process");
