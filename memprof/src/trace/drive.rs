@@ -90,7 +90,7 @@ pub async fn attached(
         }
     }
     recording.finish_all()?;
-    Ok(recording.finished())
+    Ok(recording.finished()?)
 }
 
 async fn first_end(ends: &[(u16, AsyncFd<OwnedFd>)]) -> u16 {
@@ -178,7 +178,7 @@ pub async fn supervised(
         }
     }
     recording.finish_all()?;
-    Ok((recording.finished(), ending))
+    Ok((recording.finished()?, ending))
 }
 
 /// The traced ones of the supervised processes.

@@ -10,6 +10,7 @@ use memprof_common::{
 use super::{
     detach::Detacher,
     event::{self, Event},
+    finish::Finisher,
     kernel::{Kernel, KernelError, Settings},
     session::{Finished, Output, Session},
 };
@@ -92,7 +93,7 @@ pub struct Recording {
     kernel: Kernel,
     options: Options,
     captures: Box<dyn Captures>,
-    finished: Vec<Finished>,
+    finisher: Finisher,
     traced: HashMap<u16, Traced>,
     modules_changed: Vec<u16>,
     detacher: Detacher,
@@ -130,8 +131,9 @@ pub struct Drained {
 const BATCH: usize = 1 << 18;
 
 impl Recording {
-    /// Loads the kernel side.
+    /// Loads the kernel side. A program to be traced that inherits this process's limits must have been forked before.
     pub fn new(options: Options, captures: Box<dyn Captures>) -> Result<Self, TraceError> {
+        allow_descriptors();
         let kernel = Kernel::load(Settings {
             buffer_size: options.buffer_size,
             pause: options.pause,
@@ -141,7 +143,7 @@ impl Recording {
             kernel,
             options,
             captures,
-            finished: Vec::new(),
+            finisher: Finisher::start(),
             traced: HashMap::new(),
             modules_changed: Vec::new(),
             detacher: Detacher::start(),
@@ -156,6 +158,7 @@ impl Recording {
     /// Takes a process in. Nothing of it is seen before [`Recording::look`]. A supervised one answers to the signals of
     /// the kernel side, and its execs are told by [`Recording::program_changed`].
     pub fn add(&mut self, process: Process, supervised: bool) -> Result<u16, TraceError> {
+        self.detacher.wait_a_while();
         for slot in self.detacher.done() {
             self.kernel.release_slot(slot)?;
         }
@@ -344,7 +347,7 @@ impl Recording {
         let output = self.captures.create(&process).map_err(TraceError::Output)?;
         let old = std::mem::replace(&mut traced.session, Session::new(process, output));
         if is_used {
-            self.finished.extend(old.finish(&counters)?);
+            self.finisher.finish(old, counters);
         }
         Ok(())
     }
@@ -359,7 +362,7 @@ impl Recording {
         let counters = self.kernel.take_counters(slot)?;
         let Some(traced) = self.traced.remove(&slot) else { return Ok(()) };
         self.kernel.tables.remove(slot);
-        self.finished.extend(traced.session.finish(&counters)?);
+        self.finisher.finish(traced.session, counters);
         Ok(())
     }
 
@@ -370,9 +373,22 @@ impl Recording {
         slots.into_iter().try_for_each(|slot| self.finish(slot))
     }
 
-    /// The captures that have been ended.
-    pub fn finished(&mut self) -> Vec<Finished> {
-        std::mem::take(&mut self.finished)
+    /// Waits until the captures that have been ended are complete.
+    pub fn finished(&mut self) -> Result<Vec<Finished>, TraceError> {
+        Ok(self.finisher.wait()?)
+    }
+}
+
+/// Allows as many descriptors as this process may have: a traced process takes one for each of its files, and two for each
+/// probe.
+fn allow_descriptors() {
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: the pointers are to a local. Where it fails the limit stays, and passing it is told when it happens.
+    unsafe {
+        if libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit) == 0 {
+            limit.rlim_cur = limit.rlim_max;
+            libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit);
+        }
     }
 }
 

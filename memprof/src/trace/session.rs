@@ -66,6 +66,8 @@ fn aside(path: &Path) -> PathBuf {
 pub struct Finished {
     /// The process.
     pub pid: i32,
+    /// When its recording began, in milliseconds since the epoch.
+    pub started_ms: i64,
     /// The file.
     pub summary: Summary,
     /// Allocations, deallocations left out.
@@ -100,7 +102,7 @@ pub struct Session {
 
 /// A capture that is being written.
 struct Open {
-    sink: Box<dyn Sink>,
+    sink: Box<dyn Sink + Send>,
     native: bool,
     /// Number of the maps in force, from 1; 0 before the first.
     generation: u32,
@@ -369,6 +371,7 @@ impl Session {
         let summary = open.sink.finish(now_ms(), &extension, self.output.compress)?;
         Ok(Some(Finished {
             pid: self.process.pid,
+            started_ms: self.start_ms,
             summary,
             allocations: self.allocations,
             bytes: self.bytes,
