@@ -1,6 +1,6 @@
 //! `memprof attach`
 
-use std::{collections::HashMap, process::ExitCode};
+use std::{collections::BTreeMap, process::ExitCode};
 
 use anyhow::Context as _;
 
@@ -50,7 +50,7 @@ pub(super) fn main(arguments: Arguments) -> anyhow::Result<ExitCode> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
         let mut signals = Signals::listen()?;
-        let mut slots = HashMap::new();
+        let mut slots = BTreeMap::new();
         for process in processes {
             let pid = process.pid;
             let slot = recording.add(process, supervisor.is_some())?;

@@ -5,7 +5,7 @@ use std::{fs, path::PathBuf, time::Duration};
 use anyhow::{Context as _, bail};
 
 use crate::{
-    report::size,
+    report::{page::text::visible, size},
     trace::{
         self, Recording, TraceError,
         drive::{Pace, Progress},
@@ -165,7 +165,7 @@ impl Teller {
 
     pub(super) fn say(&self, text: &str) {
         if !self.quiet {
-            eprintln!("memprof: {text}");
+            eprintln!("memprof: {}", visible(text));
         }
     }
 }

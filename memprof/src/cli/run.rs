@@ -1,6 +1,6 @@
 //! `memprof run`
 
-use std::{collections::HashMap, ffi::OsString, path::Path, process::ExitCode};
+use std::{collections::BTreeMap, ffi::OsString, path::Path, process::ExitCode};
 
 use anyhow::Context as _;
 
@@ -62,7 +62,7 @@ pub(super) fn main(arguments: Arguments) -> anyhow::Result<ExitCode> {
         let mut signals = Signals::listen()?;
         let pace = options.pace();
         let (finished, ending) =
-            drive::supervised(&mut recording, supervisor, HashMap::new(), &mut signals, pace, &mut teller)
+            drive::supervised(&mut recording, supervisor, BTreeMap::new(), &mut signals, pace, &mut teller)
                 .await?;
         recording::close(&teller, &finished);
         detach::leave_behind();

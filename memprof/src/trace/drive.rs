@@ -1,6 +1,6 @@
 //! Drives a recording: empties the buffer, samples, looks at new modules, until it ends.
 
-use std::{collections::HashMap, io, os::fd::OwnedFd, time::Duration};
+use std::{collections::BTreeMap, io, os::fd::OwnedFd, time::Duration};
 
 use tokio::{
     io::{Interest, unix::AsyncFd},
@@ -111,7 +111,7 @@ async fn first_end(ends: &[(u16, AsyncFd<OwnedFd>)]) -> u16 {
 pub async fn supervised(
     recording: &mut Recording,
     mut supervisor: Supervisor,
-    slots: HashMap<i32, u16>,
+    slots: BTreeMap<i32, u16>,
     signals: &mut Signals,
     pace: Pace,
     progress: &mut dyn Progress,
@@ -183,7 +183,7 @@ pub async fn supervised(
 
 /// The traced ones of the supervised processes.
 struct Family {
-    slots: HashMap<i32, u16>,
+    slots: BTreeMap<i32, u16>,
 }
 
 impl Family {
