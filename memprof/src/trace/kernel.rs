@@ -11,7 +11,10 @@ use memprof_common::{
     process::{Process, ProcessState, SeenCode},
 };
 
-use super::btf::{self, BtfError};
+use super::{
+    btf::{self, BtfError},
+    misses::Misses,
+};
 use crate::{
     probe::attach::{self, AttachError},
     unwind::{
@@ -77,6 +80,8 @@ pub struct Kernel {
     pub events: RingBuf<MapData>,
     /// The unwind tables.
     pub tables: Tables,
+    /// What walks have met and the tables did not know.
+    pub misses: Misses,
     processes: Array<MapData, Process>,
     states: Array<MapData, ProcessState>,
     counters: Array<MapData, KernelCounters>,
@@ -120,9 +125,11 @@ impl Kernel {
         let counters = take(&mut ebpf, "COUNTERS", Array::try_from)?;
         let slots = take(&mut ebpf, "SLOTS", HashMap::try_from)?;
         let seen_code = take(&mut ebpf, "SEEN_CODE", HashMap::try_from)?;
+        let misses = Misses::new(take(&mut ebpf, "UNWIND_MISSES", HashMap::try_from)?);
         Ok(Self {
             ebpf,
             tables,
+            misses,
             events,
             processes,
             states,
@@ -209,6 +216,6 @@ fn monotonic_ns() -> u64 {
     time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64
 }
 
-fn map(name: &'static str, source: MapError) -> KernelError {
+pub(super) fn map(name: &'static str, source: MapError) -> KernelError {
     KernelError::Map { name, source: Box::new(source) }
 }
