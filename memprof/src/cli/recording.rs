@@ -223,7 +223,7 @@ impl Teller {
 
     pub(super) fn say(&self, text: &str) {
         if !self.quiet {
-            eprintln!("memprof: {text}");
+            eprintln!("memprof: {}", visible(text));
         }
     }
 }

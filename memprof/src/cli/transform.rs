@@ -7,6 +7,7 @@ use anyhow::{Context as _, bail};
 use clap::ValueEnum;
 
 use super::destination::{Destination, default_path};
+use super::progress::Working;
 use super::resolved;
 use super::view::{ViewOptions, read_profile};
 use crate::heap::{Namer, Threads, native_names};
@@ -91,8 +92,10 @@ pub(super) fn main(arguments: Arguments) -> anyhow::Result<ExitCode> {
     };
     let destination = Destination::new(path.clone(), arguments.force)?;
     let profile = read_profile(&arguments.capture, arguments.view.view(), Threads::Merged)?;
+    let working = Working::on_writing(path.is_none());
     let mut namer = Namer::new(&profile.capture, native_names(&profile.capture));
     destination.write(|out| format.write(&profile, &mut namer, out))?;
+    drop(working);
     if let Some(path) = path {
         eprintln!("memprof: wrote {}", path.display());
     }

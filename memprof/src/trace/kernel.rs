@@ -1,5 +1,7 @@
 //! The kernel side, loaded: its maps and its ring buffer.
 
+use std::num::NonZeroU32;
+
 use aya::{
     Ebpf, EbpfLoader, include_bytes_aligned,
     maps::{Array, HashMap, MapData, MapError, RingBuf},
@@ -16,7 +18,11 @@ use super::{
     misses::Misses,
 };
 use crate::{
-    probe::attach::{self, AttachError},
+    probe::{
+        attach::{AttachError, Links, Programs},
+        plan::Probe,
+    },
+    target::module::Module,
     unwind::{
         Tables,
         table::{Descriptors, Limits},
@@ -74,7 +80,7 @@ pub struct Settings {
 
 /// The loaded programs and their maps.
 pub struct Kernel {
-    /// For placing probes.
+    /// The object.
     pub ebpf: Ebpf,
     /// Every record of every process.
     pub events: RingBuf<MapData>,
@@ -82,6 +88,7 @@ pub struct Kernel {
     pub tables: Tables,
     /// What walks have met and the tables did not know.
     pub misses: Misses,
+    programs: Programs,
     processes: Array<MapData, Process>,
     states: Array<MapData, ProcessState>,
     counters: Array<MapData, KernelCounters>,
@@ -114,7 +121,7 @@ impl Kernel {
             .map_err(|error| KernelError::Load(Box::new(error)))?;
         let tables = Descriptors::of(&ebpf).and_then(|descriptors| Tables::new(descriptors, limits));
         let tables = tables.map_err(KernelError::Tables)?;
-        attach::load(&mut ebpf)?;
+        let programs = Programs::load(OBJECT, &mut ebpf)?;
         for (program, tracepoint) in TRACEPOINTS {
             attach_tracepoint(&mut ebpf, program, tracepoint)
                 .map_err(|source| KernelError::Tracepoint { tracepoint, source: Box::new(source) })?;
@@ -130,6 +137,7 @@ impl Kernel {
             ebpf,
             tables,
             misses,
+            programs,
             events,
             processes,
             states,
@@ -138,6 +146,17 @@ impl Kernel {
             seen_code,
             used: vec![false; MAX_PROCESSES as usize],
         })
+    }
+
+    /// Places a module's probes in one process.
+    pub fn attach(
+        &mut self,
+        module: &Module,
+        probes: &[Probe],
+        pid: NonZeroU32,
+        slot: u16,
+    ) -> Result<Links, AttachError> {
+        self.programs.attach(&mut self.ebpf, module, probes, pid, slot)
     }
 
     /// Takes a free slot for a process.

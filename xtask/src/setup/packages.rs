@@ -36,6 +36,8 @@ pub const TESTS: &[&str] = &[
     "git",
     "openssl",
     "cmake",
+    // Opens profiles in the format of pprof.
+    "golang-go",
     // The other tracer of the benchmarks.
     "bpftrace",
     // Terminals and users for the tests of the command line.
