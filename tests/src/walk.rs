@@ -20,6 +20,9 @@ use memprof_common::unwind::{End, ReturnProbes};
 
 use crate::fixture::workspace;
 
+/// Bytes of the tables' arrays: as much as `memprof` has where nothing else is said.
+pub const MEMORY: u64 = 48 << 20;
+
 /// The slot that a probed process has.
 pub const SLOT: u16 = 5;
 
@@ -55,7 +58,7 @@ fn build() -> anyhow::Result<Vec<u8>> {
 impl Walker {
     /// Loads the object.
     pub fn load(return_probes: ReturnProbes) -> anyhow::Result<Self> {
-        let limits = Limits::of_bytes(32 << 20);
+        let limits = Limits::of_bytes(MEMORY);
         let object = object()?;
         let mut loader = EbpfLoader::new();
         limits.set(&mut loader);

@@ -67,8 +67,7 @@ fn the_programs_own_allocations_have_memrays_hybrid_stacks() {
         };
         assert_eq!(ours, theirs, "{name}");
         compared += 1;
-        native +=
-            theirs.iter().filter(|frame| frame[1] != json!(script)).count();
+        native += theirs.iter().filter(|frame| frame[1] != json!(script)).count();
     }
     println!("{compared} stacks with {native} native frames are equal");
     assert!(compared >= 75 && native > compared, "{compared} were compared");
