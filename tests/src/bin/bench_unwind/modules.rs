@@ -1,6 +1,7 @@
 //! The unwind tables of a process of many modules: their memory in the kernel, and the time until the first whole stack.
 
 use std::env;
+use std::fmt::Write as _;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -84,15 +85,16 @@ fn make_extensions(folder: &Path) -> anyhow::Result<PathBuf> {
     let (source, body) = (folder.join("body.c"), folder.join("body.o"));
     let mut text = String::from("int work(int n);\n");
     for number in 0..FUNCTIONS {
-        text += &format!(
-            "__attribute__((noinline)) int f{number}(int n) {{ char b[{}]; __asm__ volatile(\"\" :: \"r\"(b) : \"memory\"); \
-             return n > 3 ? work(n - 1) + {number} : n; }}\n",
-            16 + number % 64 * 8
-        );
+        let size = 16 + number % 64 * 8;
+        writeln!(
+            text,
+            "__attribute__((noinline)) int f{number}(int n) {{ char b[{size}]; \
+             __asm__ volatile(\"\" :: \"r\"(b) : \"memory\"); return n > 3 ? work(n - 1) + {number} : n; }}"
+        )?;
     }
     text += "int work(int n) { int s = 0;\n";
     for number in 0..FUNCTIONS {
-        text += &format!("s += f{number}(n);\n");
+        writeln!(text, "s += f{number}(n);")?;
     }
     fs::write(&source, text + "return s; }\n")?;
     run(Command::new("gcc").args(["-O2", "-fPIC", "-c"]).arg(&source).arg("-o").arg(&body))?;
