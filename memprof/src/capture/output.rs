@@ -64,6 +64,11 @@ impl Output {
         Ok(())
     }
 
+    /// The file stands at another path now.
+    pub(super) fn moved(&mut self, path: &Path) {
+        path.clone_into(&mut self.path);
+    }
+
     /// Puts another version of Python, and the allocator that it uses, into the head.
     pub(super) fn set_interpreter(&self, version: u32, allocator: PythonAllocator) -> Result<(), WriteError> {
         let patches = [

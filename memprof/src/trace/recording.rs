@@ -5,6 +5,7 @@ use std::{
     io,
     num::NonZeroU32,
     os::fd::OwnedFd,
+    time::Instant,
 };
 
 use memprof_common::{
@@ -15,7 +16,8 @@ use memprof_common::{
 use super::{
     detach::Detacher,
     event::{self, Event},
-    kernel::{Kernel, KernelError, Settings},
+    finish::Finisher,
+    kernel::{self, Kernel, KernelError, Settings},
     python_allocators::{self, PythonAllocators},
     session::{Finished, Output, Session},
 };
@@ -34,6 +36,7 @@ use crate::{
         Process, TargetError,
         module::{self, FileId, Module},
     },
+    unwind::table::FileReport,
 };
 
 /// Why tracing failed.
@@ -51,11 +54,27 @@ pub enum TraceError {
     /// The capture.
     #[error(transparent)]
     Write(#[from] WriteError),
+    /// The file of a capture could not be made.
+    #[error(transparent)]
+    Output(Box<dyn std::error::Error + Send + Sync>),
     /// Nothing to trace.
     #[error(
         "process {0} has no allocator that memprof knows in any of its files: `memprof ps -v` shows what was looked at"
     )]
     NoAllocator(i32),
+}
+
+impl TraceError {
+    /// Whether it concerns one process only, so that the recording of others can go on.
+    pub fn is_of_one_process(&self) -> bool {
+        match self {
+            Self::Attach(AttachError::Refused { .. })
+            | Self::Target(_)
+            | Self::Kernel(KernelError::TooManyProcesses)
+            | Self::NoAllocator(_) => true,
+            Self::Kernel(_) | Self::Attach(_) | Self::Write(_) | Self::Output(_) => false,
+        }
+    }
 }
 
 /// How a recording is made.
@@ -73,12 +92,22 @@ pub struct Options {
     pub unwind_memory: u64,
 }
 
+/// Makes the files of captures.
+pub trait Captures {
+    /// An empty file for a process, or for the program that it has executed.
+    fn create(&mut self, process: &Process) -> Result<Output, Box<dyn std::error::Error + Send + Sync>>;
+}
+
 /// A recording under way.
 pub struct Recording {
     kernel: Kernel,
     options: Options,
+    captures: Box<dyn Captures>,
+    finisher: Finisher,
     traced: HashMap<u16, Traced>,
     modules_changed: Vec<u16>,
+    /// Processes that use the memory of others, whose captures their allocations belong to.
+    borrowers: HashMap<u16, u16>,
     detacher: Detacher,
 }
 
@@ -96,15 +125,6 @@ struct Traced {
 }
 
 impl Traced {
-    /// The process runs another program: the files that it has mapped before keep their probes, what is known of
-    /// addresses is void.
-    fn program_changed(&mut self) -> Result<(), WriteError> {
-        self.allocators.clear();
-        self.python_allocators = None;
-        self.trampoline = None;
-        self.session.program_changed()
-    }
-
     fn unseen_python_allocations(&self) -> Option<String> {
         let version = self.session.python.as_ref()?.version;
         let inlining = self.python_allocators.as_ref()?.inlining().filter(|found| !found.is_complete())?;
@@ -123,6 +143,8 @@ pub struct Found {
     pub allocators: Vec<(String, Plan)>,
     /// The interpreter, in words, if one was found by this look.
     pub python: Option<String>,
+    /// The files whose unwind tables were made now.
+    pub tables: Vec<FileReport>,
     /// What will be missing, each in a line.
     pub warnings: Vec<String>,
 }
@@ -138,8 +160,9 @@ pub struct Drained {
 const BATCH: usize = 1 << 18;
 
 impl Recording {
-    /// Loads the kernel side.
-    pub fn new(options: Options) -> Result<Self, TraceError> {
+    /// Loads the kernel side. A program to be traced that inherits this process's limits must have been forked before.
+    pub fn new(options: Options, captures: Box<dyn Captures>) -> Result<Self, TraceError> {
+        allow_descriptors();
         let kernel = Kernel::load(Settings {
             buffer_size: options.buffer_size,
             pause: options.pause,
@@ -148,8 +171,11 @@ impl Recording {
         Ok(Self {
             kernel,
             options,
+            captures,
+            finisher: Finisher::start(),
             traced: HashMap::new(),
             modules_changed: Vec::new(),
+            borrowers: HashMap::new(),
             detacher: Detacher::start(),
         })
     }
@@ -159,12 +185,22 @@ impl Recording {
         &mut self.kernel.ebpf
     }
 
-    /// Takes a process in. Nothing of it is seen before [`Recording::look`].
-    pub fn add(&mut self, process: Process, output: Output, supervised: bool) -> Result<u16, TraceError> {
+    /// Takes a process in. Nothing of it is seen before [`Recording::look`]. A supervised one answers to the signals of
+    /// the kernel side, and its execs are told by [`Recording::program_changed`].
+    pub fn add(&mut self, process: Process, supervised: bool) -> Result<u16, TraceError> {
+        self.detacher.wait_a_while();
         for slot in self.detacher.done() {
             self.kernel.release_slot(slot)?;
         }
         let slot = self.kernel.take_slot(process.pid as u32)?;
+        let output = match self.captures.create(&process) {
+            Ok(output) => output,
+            Err(error) => {
+                self.kernel.ignore(slot, process.pid as u32)?;
+                self.kernel.release_slot(slot)?;
+                return Err(TraceError::Output(error));
+            }
+        };
         let session = Session::new(process, output, self.options.python_allocators);
         let traced = Traced {
             session,
@@ -177,6 +213,12 @@ impl Recording {
         };
         self.traced.insert(slot, traced);
         Ok(slot)
+    }
+
+    /// What the process of a slot allocates belongs to that of `lender`, until it runs another program or ends.
+    pub fn borrow_memory(&mut self, slot: u16, lender: u16) {
+        let lender = self.borrowers.get(&lender).copied().unwrap_or(lender);
+        self.borrowers.insert(slot, lender);
     }
 
     /// The process id of a slot; 0 for a slot that is not in use.
@@ -253,6 +295,7 @@ impl Recording {
                     update.no_room
                 ));
             }
+            found.tables = update.made;
         }
         let kernel_process = describe(traced, self.options);
         self.kernel.set_process(slot, &kernel_process)?;
@@ -269,7 +312,8 @@ impl Recording {
                 found.allocators.push((module.path.clone(), plan));
             }
         }
-        traced.session.set_modules(modules, mappings)?;
+        let is_new = traced.session.set_modules(modules, mappings)?;
+        self.kernel.misses.looked(slot, is_new, Instant::now());
         self.look_at_python_allocators(slot)?;
         Ok(found)
     }
@@ -318,11 +362,12 @@ impl Recording {
         self.traced.get(&slot)?.unseen_python_allocations()
     }
 
-    /// The same, where all would be seen if the program used the C library's allocator instead. A free-threaded
-    /// interpreter refuses to.
+    /// The same of a program that has not begun to allocate, where all would be seen if it used the C library's allocator
+    /// instead. A free-threaded interpreter refuses to.
     pub fn unseen_without_malloc(&self, slot: u16) -> Option<String> {
-        let python = self.traced.get(&slot)?.session.python.as_ref()?;
-        if python.offsets.walk.free_threaded == 0 { self.unseen(slot) } else { None }
+        let session = &self.traced.get(&slot)?.session;
+        let may_change = session.python.as_ref()?.offsets.walk.free_threaded == 0 && session.is_empty();
+        if may_change { self.unseen(slot) } else { None }
     }
 
     /// Whether anything of the process can be seen.
@@ -334,23 +379,24 @@ impl Recording {
     pub fn drain(&mut self) -> Result<Drained, TraceError> {
         for _ in 0..BATCH {
             let Some(record) = self.kernel.events.next() else { return Ok(Drained { more: false }) };
-            let Some(traced) = event::slot(&record).and_then(|slot| self.traced.get_mut(&slot)) else {
-                continue;
-            };
+            let Some(mut slot) = event::slot(&record) else { continue };
+            if !self.borrowers.is_empty() {
+                slot = self.borrowers.get(&slot).copied().unwrap_or(slot);
+            }
+            let Some(traced) = self.traced.get_mut(&slot) else { continue };
+            let mut exec = None;
             match event::decode(&record) {
-                Some(Event::ModulesChanged(Header { slot, .. })) => {
-                    if !self.modules_changed.contains(&slot) {
-                        self.modules_changed.push(slot);
-                    }
-                }
-                Some(Event::Exec(Header { slot, .. })) => {
-                    traced.program_changed()?;
-                    if !self.modules_changed.contains(&slot) {
-                        self.modules_changed.push(slot);
-                    }
-                }
+                Some(Event::ModulesChanged(Header { slot, .. })) => note(&mut self.modules_changed, slot),
+                // A supervisor tells of it, while the process stands still.
+                Some(Event::Exec(_)) if traced.supervised => {}
+                Some(Event::Exec(header)) => exec = Some(header),
                 Some(event) => traced.session.take(event)?,
                 None => traced.session.malformed(),
+            }
+            drop(record);
+            if let Some(Header { slot, function, .. }) = exec {
+                self.program_changed(slot, function == 0)?;
+                note(&mut self.modules_changed, slot);
             }
         }
         Ok(Drained { more: true })
@@ -365,6 +411,13 @@ impl Recording {
     /// The processes whose list of loaded objects has changed since the last call.
     pub fn take_modules_changed(&mut self) -> Vec<u16> {
         std::mem::take(&mut self.modules_changed)
+    }
+
+    /// The processes in which native walks have met code that is not known, so that it is time to look at them again.
+    pub fn take_missed(&mut self) -> Result<Vec<u16>, TraceError> {
+        let due =
+            self.kernel.misses.due(Instant::now()).map_err(|error| kernel::map("UNWIND_MISSES", error))?;
+        Ok(due.into_iter().filter(|slot| self.traced.contains_key(slot)).collect())
     }
 
     /// Samples the resident size of every process, and makes what was written readable.
@@ -390,18 +443,92 @@ impl Recording {
         Ok(())
     }
 
+    /// The process runs another program: the capture of the old one is ended and set aside, the new one's takes its place.
+    /// All records of the old one must have been taken.
+    ///
+    /// `same_task` says that the process's first thread has called exec: the files that it has mapped before keep their
+    /// probes. What is known of addresses is void.
+    pub fn program_changed(&mut self, slot: u16, same_task: bool) -> Result<(), TraceError> {
+        let Some(traced) = self.traced.get_mut(&slot) else { return Ok(()) };
+        self.borrowers.remove(&slot);
+        self.kernel.misses.forget(slot);
+        let counters = self.kernel.take_counters(slot)?;
+        let unseen = traced.unseen_python_allocations();
+        traced.allocators.clear();
+        traced.python_allocators = None;
+        traced.trampoline = None;
+        if !same_task {
+            traced.python_probes.clear();
+            let links = std::mem::take(&mut traced.links);
+            self.detacher.detach(None, links.into_values().flatten().collect());
+        }
+        let process = traced.session.process.with_new_program().map_err(TargetError::from)?;
+        let is_used = traced.session.set_aside()?;
+        let output = self.captures.create(&process).map_err(TraceError::Output)?;
+        let new = Session::new(process, output, self.options.python_allocators);
+        let mut old = std::mem::replace(&mut traced.session, new);
+        if is_used {
+            old.unseen = unseen;
+            self.finisher.finish(old, counters);
+        }
+        Ok(())
+    }
+
     /// Ends the capture of a process: its probes are ignored from now on, and what they have left in the buffer is taken.
-    pub fn finish(&mut self, slot: u16) -> Result<Option<Finished>, TraceError> {
-        let Some(traced) = self.traced.get_mut(&slot) else { return Ok(None) };
+    pub fn finish(&mut self, slot: u16) -> Result<(), TraceError> {
+        let Some(traced) = self.traced.get_mut(&slot) else { return Ok(()) };
         let links = std::mem::take(&mut traced.links);
         self.kernel.ignore(slot, traced.session.process.pid as u32)?;
-        self.detacher.detach(slot, links.into_values().flatten().collect());
+        self.detacher.detach(Some(slot), links.into_values().flatten().collect());
         self.drain_all()?;
-        let counters = self.kernel.counters(slot)?;
-        let Some(traced) = self.traced.remove(&slot) else { return Ok(None) };
+        let counters = self.kernel.take_counters(slot)?;
+        let Some(traced) = self.traced.remove(&slot) else { return Ok(()) };
+        self.borrowers.remove(&slot);
         self.kernel.tables.remove(slot);
+        self.kernel.misses.forget(slot);
         let unseen = traced.unseen_python_allocations();
-        Ok(Some(Finished { unseen, ..traced.session.finish(&counters)? }))
+        let mut session = traced.session;
+        session.unseen = unseen;
+        self.finisher.finish(session, counters);
+        Ok(())
+    }
+
+    /// Forgets all processes and removes their captures.
+    pub fn discard(&mut self) {
+        for (_, traced) in self.traced.drain() {
+            traced.session.discard();
+        }
+    }
+
+    /// Ends all captures.
+    pub fn finish_all(&mut self) -> Result<(), TraceError> {
+        let mut slots: Vec<u16> = self.traced.keys().copied().collect();
+        slots.sort_unstable();
+        slots.into_iter().try_for_each(|slot| self.finish(slot))
+    }
+
+    /// Waits until the captures that have been ended are complete.
+    pub fn finished(&mut self) -> Result<Vec<Finished>, TraceError> {
+        Ok(self.finisher.wait()?)
+    }
+}
+
+/// Allows as many descriptors as this process may have: a traced process takes one for each of its files, and two for each
+/// probe.
+fn allow_descriptors() {
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: the pointers are to a local. Where it fails the limit stays, and passing it is told when it happens.
+    unsafe {
+        if libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit) == 0 {
+            limit.rlim_cur = limit.rlim_max;
+            libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit);
+        }
+    }
+}
+
+fn note(slots: &mut Vec<u16>, slot: u16) {
+    if !slots.contains(&slot) {
+        slots.push(slot);
     }
 }
 
