@@ -4,7 +4,7 @@
 //! Everything is measured side by side in one run, round by round in turn, and told as the ratio of the medians of what the
 //! programs themselves measured. Run by `cargo xtask bench python`.
 
-use std::{ffi::OsStr, path::Path, process::Command};
+use std::{ffi::OsStr, fmt::Write as _, path::Path, process::Command};
 
 use anyhow::Context as _;
 use memprof_tests::{
@@ -76,7 +76,7 @@ fn main() -> anyhow::Result<()> {
         for (median, ratios) in medians.into_iter().zip(&mut ratios).skip(1) {
             let ratio = median / untraced;
             ratios.push(ratio);
-            line += &format!(" {ratio:.2} |");
+            write!(line, " {ratio:.2} |")?;
         }
         println!("{line}");
     }
