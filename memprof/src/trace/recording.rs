@@ -77,7 +77,8 @@ pub struct Recording {
 struct Traced {
     session: Session,
     links: HashMap<FileId, Links>,
-    allocators: Vec<(FileId, Range)>,
+    /// The files that hand out memory, with the code whose mappings are the allocator's own.
+    allocators: Vec<(FileId, Option<Range>)>,
     /// A supervisor answers signals of the kernel side.
     supervised: bool,
     /// Where the kernel's mapping `[uprobes]` begins, once it is there.
@@ -180,12 +181,12 @@ impl Recording {
             let known = traced.links.contains_key(&module.id)
                 && traced.allocators.iter().any(|(id, _)| *id == module.id);
             if !known {
-                plans.push((module.clone(), plan::allocators(module)));
+                plans.push((module.clone(), plan::allocators(module, &process.root())));
             }
         }
         for (module, plan) in &plans {
-            if let Some(text) = plan.allocator_text {
-                traced.allocators.push((module.id, text));
+            if plan.is_allocator {
+                traced.allocators.push((module.id, plan.allocator_text));
             }
         }
         if traced.session.python.is_none() {
@@ -236,7 +237,7 @@ impl Recording {
             let links = attach::attach(&mut self.kernel.ebpf, &module, &plan.probes, target, slot)
                 .map_err(|error| gone_or(traced, error))?;
             traced.links.entry(module.id).or_default().extend(links);
-            if plan.allocator_text.is_some() {
+            if plan.is_allocator {
                 found.allocators.push((module.path.clone(), plan));
             }
         }
@@ -322,8 +323,9 @@ fn describe(traced: &Traced, options: Options) -> KernelProcess {
         described.flags |= process_flag::NATIVE;
     }
     let mut texts = [Range::default(); MAX_ALLOCATOR_TEXTS];
-    for (place, (_, text)) in texts.iter_mut().zip(&traced.allocators) {
-        *place = *text;
+    let libraries = traced.allocators.iter().filter_map(|(_, text)| *text);
+    for (place, text) in texts.iter_mut().zip(libraries) {
+        *place = text;
     }
     described.allocator_texts = texts;
     described.trampoline = traced.trampoline.unwrap_or(0);

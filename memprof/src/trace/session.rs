@@ -442,7 +442,7 @@ fn allocator(function: u8) -> Option<Allocator> {
     Some(match Function::from_number(function)? {
         Function::Malloc => Allocator::Malloc,
         Function::Calloc => Allocator::Calloc,
-        Function::Realloc | Function::Reallocarray => Allocator::Realloc,
+        Function::Realloc | Function::Reallocarray | Function::RustRealloc => Allocator::Realloc,
         Function::PosixMemalign => Allocator::PosixMemalign,
         Function::AlignedAlloc => Allocator::AlignedAlloc,
         Function::Memalign => Allocator::Memalign,
