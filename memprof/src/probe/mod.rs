@@ -1,7 +1,9 @@
 //! Which allocator functions exist in a process, at which instruction each is probed, and attaching the probes.
 
 pub mod attach;
+mod bpf;
 mod handing_on;
+mod multi;
 pub mod names;
 pub mod plan;
 pub mod site;
