@@ -67,6 +67,23 @@ pub fn find(wanted: &str) -> Result<Found, ContainerError> {
     choose(wanted, all(Path::new("/")))
 }
 
+/// The name of the container that a process runs in, or its id where it has no name.
+pub fn of_process(pid: i32) -> Option<String> {
+    let groups = cgroup::of_process(pid);
+    if groups.is_empty() {
+        return None;
+    }
+    let id = cgroup::container(&groups).map(|container| container.id);
+    let told = told_by_runtimes(Path::new("/")).into_iter().find(|known| match &id {
+        Some(id) => known.id == *id,
+        None => known.groups.iter().any(|own| groups.iter().any(|group| own.holds(group))),
+    });
+    match told {
+        Some(known) => Some(known.names.into_iter().next().unwrap_or(known.id)),
+        None => id,
+    }
+}
+
 /// The names of containers by their ids, where a runtime tells them.
 pub fn names() -> HashMap<String, String> {
     let named = |known: Known| Some((known.id, known.names.into_iter().next()?));

@@ -9,6 +9,7 @@ pub mod launch;
 pub mod maps;
 pub mod module;
 pub mod process;
+mod ptrace;
 pub mod selection;
 pub mod supervise;
 

@@ -80,6 +80,11 @@ impl Selection {
         })
     }
 
+    /// Whether it goes by what processes are, not by where they are: such can always come.
+    pub fn is_lasting(&self) -> bool {
+        self.all || !self.comms.is_empty() || !self.uids.is_empty()
+    }
+
     /// The processes there are now, by id.
     pub fn processes(&self) -> Vec<i32> {
         identity::all_pids().into_iter().filter(|pid| self.holds(*pid)).collect()

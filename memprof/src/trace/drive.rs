@@ -1,6 +1,6 @@
 //! Drives a recording: empties the buffer, samples, looks at new modules, until it ends.
 
-use std::{io, os::fd::OwnedFd, time::Duration};
+use std::{collections::BTreeMap, io, os::fd::OwnedFd, time::Duration};
 
 use tokio::{
     io::{Interest, unix::AsyncFd},
@@ -8,8 +8,9 @@ use tokio::{
 };
 
 use super::{
+    newcomers::{self, Newcomers},
     recording::{Found, Recording, TraceError},
-    session::{Finished, Output},
+    session::Finished,
     signals::Signals,
 };
 use crate::target::{
@@ -34,6 +35,12 @@ pub struct Pace {
 pub trait Progress {
     /// A look at a process's modules has found something.
     fn found(&mut self, pid: i32, found: &Found);
+    /// A process of a selection is traced from now on.
+    fn taken_in(&mut self, pid: i32, found: &Found);
+    /// A process that should have been traced is not.
+    fn left_out(&mut self, pid: i32, why: &TraceError);
+    /// The started program has ended, and so many processes that it has made have not.
+    fn left_alone(&mut self, processes: usize);
     /// What the kernel side says can be taken now.
     fn tick(&mut self, recording: &mut Recording);
 }
@@ -55,44 +62,78 @@ pub enum DriveError {
 /// Traces running processes until they end, the time is up, or a signal comes.
 pub async fn attached(
     recording: &mut Recording,
-    mut slots: Vec<u16>,
+    slots: Vec<u16>,
+    mut newcomers: Option<Newcomers>,
     signals: &mut Signals,
     pace: Pace,
     progress: &mut dyn Progress,
 ) -> Result<Vec<Finished>, DriveError> {
-    let mut finished = Vec::new();
-    let ends = slots
-        .iter()
-        .map(|slot| {
-            let pidfd = recording.pidfd(*slot)?;
-            // SAFETY: an owned descriptor stays the same, open one for as long as it lives.
-            let end = unsafe { AsyncFd::register_with_interest(pidfd, Interest::READABLE) };
-            Ok((*slot, end?))
-        })
-        .collect::<io::Result<Vec<_>>>()?;
-    let mut ends = ends;
+    let mut ends = slots.iter().map(|slot| end(recording, *slot)).collect::<io::Result<Vec<_>>>()?;
     let mut clock = Clock::new(pace);
+    let mut looks = interval(newcomers::INTERVAL);
+    looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let deadline = pace.duration.map(|duration| Instant::now() + duration);
-    loop {
+    // Where others may come, the last to end is not the end.
+    while !ends.is_empty() || newcomers.as_ref().is_some_and(Newcomers::may_come) {
         tokio::select! {
             biased;
             received = signals.next() => { received?; break; }
             slot = first_end(&ends) => {
-                slots.retain(|other| *other != slot);
                 ends.retain(|(other, _)| *other != slot);
-                finished.extend(recording.finish(slot).map_err(DriveError::Trace)?);
-                if slots.is_empty() {
-                    return Ok(finished);
-                }
+                recording.finish(slot)?;
             }
             () = time_up(deadline) => break,
+            _ = looks.tick(), if newcomers.is_some() => {
+                for pid in newcomers.as_mut().map(Newcomers::look).unwrap_or_default() {
+                    if let Some(slot) = take_in(recording, pid, false, progress)? {
+                        ends.push(end(recording, slot)?);
+                    }
+                }
+            }
             () = clock.tick() => clock.work(recording, progress)?,
         }
     }
-    for slot in slots {
-        finished.extend(recording.finish(slot)?);
+    recording.finish_all()?;
+    Ok(recording.finished()?)
+}
+
+/// Becomes readable when a slot's process ends.
+fn end(recording: &Recording, slot: u16) -> io::Result<(u16, AsyncFd<OwnedFd>)> {
+    let pidfd = recording.pidfd(slot)?;
+    // SAFETY: an owned descriptor stays the same, open one for as long as it lives.
+    let end = unsafe { AsyncFd::register_with_interest(pidfd, Interest::READABLE) };
+    Ok((slot, end?))
+}
+
+/// A process is traced from now on, unless that cannot be.
+pub fn take_in(
+    recording: &mut Recording,
+    pid: i32,
+    supervised: bool,
+    progress: &mut dyn Progress,
+) -> Result<Option<u16>, TraceError> {
+    let process = Process::open(pid).map_err(TraceError::from);
+    let added = process.and_then(|process| recording.add(process, supervised));
+    let slot = match added {
+        Err(error) if error.is_of_one_process() => {
+            progress.left_out(pid, &error);
+            return Ok(None);
+        }
+        added => added?,
+    };
+    match recording.look(slot) {
+        Ok(found) => {
+            progress.found(pid, &found);
+            progress.taken_in(pid, &found);
+            Ok(Some(slot))
+        }
+        Err(error) if error.is_of_one_process() => {
+            progress.left_out(pid, &error);
+            recording.finish(slot)?;
+            Ok(None)
+        }
+        Err(error) => Err(error),
     }
-    Ok(finished)
 }
 
 async fn first_end(ends: &[(u16, AsyncFd<OwnedFd>)]) -> u16 {
@@ -107,37 +148,33 @@ async fn first_end(ends: &[(u16, AsyncFd<OwnedFd>)]) -> u16 {
     .await
 }
 
-/// Traces a started program until it ends or the time is up.
-pub async fn started(
+/// Traces supervised processes and those that they make until all have ended, the time is up, or a signal comes. `slots`
+/// are the processes that are traced already. Signals go to the started program, while there is one. Returns how that
+/// has ended.
+pub async fn supervised(
     recording: &mut Recording,
     mut supervisor: Supervisor,
-    output: Output,
+    slots: BTreeMap<i32, u16>,
     signals: &mut Signals,
     pace: Pace,
     progress: &mut dyn Progress,
 ) -> Result<(Vec<Finished>, Option<Ending>), DriveError> {
-    let mut output = Some(output);
-    let mut slot = None;
+    let mut family = Family { slots };
+    let mut running = supervisor.program;
+    let mut ending = None;
     let mut clock = Clock::new(pace);
     let mut deadline = pace.duration.map(|duration| Instant::now() + duration);
-    let mut finished = Vec::new();
     loop {
         tokio::select! {
             biased;
             notice = supervisor.notices.recv() => match notice {
-                Some(Notice::Exec { pid }) => {
-                    match (slot, output.take()) {
-                        (None, Some(output)) => {
-                            let process = Process::open(pid).map_err(TraceError::from)?;
-                            slot = Some(recording.add(process, output, true)?);
-                        }
-                        (Some(_), _) => recording.drain_all()?,
-                        (None, None) => {}
-                    }
-                    recording.take_modules_changed();
-                    if let Some(slot) = slot {
-                        look(recording, slot, progress)?;
-                    }
+                Some(Notice::Born { pid, parent }) => {
+                    log::debug!("process {pid} is born of process {parent}");
+                    family.take_in(recording, pid, progress)?;
+                    supervisor.resume(pid);
+                }
+                Some(Notice::Exec { pid, former }) => {
+                    family.exec(recording, pid, former, running, progress)?;
                     supervisor.resume(pid);
                 }
                 Some(Notice::Held { tid }) => {
@@ -148,30 +185,93 @@ pub async fn started(
                     supervisor.resume(tid);
                 }
                 Some(Notice::Failed(error)) => return Err(error.into()),
-                Some(Notice::Ended(ending)) => {
-                    if let Some(slot) = slot.take() {
-                        finished.extend(recording.finish(slot)?);
+                Some(Notice::Ended { pid, ending: how }) => {
+                    if let Some(slot) = family.slots.remove(&pid) {
+                        recording.finish(slot)?;
                     }
-                    return Ok((finished, Some(ending)));
+                    if running == Some(pid) {
+                        (running, ending) = (None, Some(how));
+                        if !family.slots.is_empty() {
+                            progress.left_alone(family.slots.len());
+                        }
+                    }
                 }
-                None => return Ok((finished, None)),
+                None => break,
             },
             received = signals.next() => {
                 let received = received?;
+                let Some(program) = running else { break };
                 // The terminal has sent it to the program as well.
                 if !received.from_terminal {
                     // SAFETY: a plain system call; the child has not been waited for by anyone else.
-                    unsafe { libc::kill(supervisor.pid, received.signal) };
+                    unsafe { libc::kill(program, received.signal) };
                 }
             }
             () = time_up(deadline) => {
                 deadline = None;
-                if let Some(slot) = slot.take() {
-                    // The program goes on untraced.
-                    finished.extend(recording.finish(slot)?);
+                recording.finish_all()?;
+                if running.is_none() {
+                    break;
                 }
+                // The program goes on untraced.
+                family.slots.clear();
+                supervisor.release();
             }
             () = clock.tick() => clock.work(recording, progress)?,
+        }
+    }
+    recording.finish_all()?;
+    Ok((recording.finished()?, ending))
+}
+
+/// The traced ones of the supervised processes.
+struct Family {
+    slots: BTreeMap<i32, u16>,
+}
+
+impl Family {
+    /// A process is traced from now on, unless there is no room for it.
+    fn take_in(
+        &mut self,
+        recording: &mut Recording,
+        pid: i32,
+        progress: &mut dyn Progress,
+    ) -> Result<(), TraceError> {
+        let added = Process::open(pid).map_err(TraceError::from).and_then(|process| {
+            let slot = recording.add(process, true)?;
+            self.slots.insert(pid, slot);
+            look(recording, slot, progress)
+        });
+        match added {
+            Err(error) if error.is_of_one_process() => {
+                progress.left_out(pid, &error);
+                self.slots.remove(&pid).map_or(Ok(()), |slot| recording.finish(slot))
+            }
+            result => result,
+        }
+    }
+
+    /// A process stands at the beginning of another program.
+    fn exec(
+        &mut self,
+        recording: &mut Recording,
+        pid: i32,
+        former: i32,
+        program: Option<i32>,
+        progress: &mut dyn Progress,
+    ) -> Result<(), TraceError> {
+        recording.drain_all()?;
+        match self.slots.get(&pid) {
+            None if program == Some(pid) => {
+                let slot = recording.add(Process::open(pid)?, true)?;
+                self.slots.insert(pid, slot);
+                look(recording, slot, progress)
+            }
+            None => self.take_in(recording, pid, progress),
+            Some(&slot) => {
+                recording.program_changed(slot, former == pid)?;
+                look(recording, slot, progress)
+            }
         }
     }
 }
