@@ -101,7 +101,7 @@ impl Container {
         config["linux"]["uidMappings"] = mapping.clone();
         config["linux"]["gidMappings"] = mapping;
         fs::write(at("config.json"), config.to_string()).expect("a file can be written");
-        let script = "mount -t tmpfs none $1/upper && mkdir $1/upper/u $1/upper/w && \
+        let script = "umount /sys/fs/cgroup/unified 2>/dev/null; mount -t tmpfs none $1/upper && mkdir $1/upper/u $1/upper/w && \
             mount -t overlay -o lowerdir=$2,upperdir=$1/upper/u,workdir=$1/upper/w none $1/root && \
             exec $3 run --bundle $1 $4";
         let mut command = Command::new("unshare");
