@@ -13,6 +13,7 @@ mod parse;
 mod progress;
 mod ps;
 mod recording;
+mod resolved;
 mod run;
 mod selection;
 mod stats;

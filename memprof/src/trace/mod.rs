@@ -7,6 +7,7 @@ pub mod event;
 mod finish;
 pub mod kernel;
 pub mod losses;
+pub mod misses;
 pub mod native;
 pub mod newcomers;
 pub mod recording;

@@ -1,6 +1,12 @@
 //! A recording: the kernel side, and a session for each process that it traces.
 
-use std::{collections::HashMap, io, num::NonZeroU32, os::fd::OwnedFd};
+use std::{
+    collections::{HashMap, HashSet},
+    io,
+    num::NonZeroU32,
+    os::fd::OwnedFd,
+    time::Instant,
+};
 
 use memprof_common::{
     event::Header,
@@ -11,7 +17,7 @@ use super::{
     detach::Detacher,
     event::{self, Event},
     finish::Finisher,
-    kernel::{Kernel, KernelError, Settings},
+    kernel::{self, Kernel, KernelError, Settings},
     session::{Finished, Output, Session},
 };
 use crate::{
@@ -29,6 +35,7 @@ use crate::{
         Process, TargetError,
         module::{self, FileId, Module},
     },
+    unwind::table::FileReport,
 };
 
 /// Why tracing failed.
@@ -102,6 +109,8 @@ pub struct Recording {
 struct Traced {
     session: Session,
     links: HashMap<FileId, Links>,
+    /// The files that were looked into.
+    planned: HashSet<FileId>,
     /// The files that hand out memory, with the code whose mappings are the allocator's own.
     allocators: Vec<(FileId, Option<Range>)>,
     /// A supervisor answers signals of the kernel side.
@@ -117,6 +126,8 @@ pub struct Found {
     pub allocators: Vec<(String, Plan)>,
     /// The interpreter, in words, if one was found by this look.
     pub python: Option<String>,
+    /// The files whose unwind tables were made now.
+    pub tables: Vec<FileReport>,
     /// What will be missing, each in a line.
     pub warnings: Vec<String>,
 }
@@ -173,8 +184,14 @@ impl Recording {
             }
         };
         let session = Session::new(process, output);
-        let traced =
-            Traced { session, links: HashMap::new(), allocators: Vec::new(), supervised, trampoline: None };
+        let traced = Traced {
+            session,
+            links: HashMap::new(),
+            planned: HashSet::new(),
+            allocators: Vec::new(),
+            supervised,
+            trampoline: None,
+        };
         self.traced.insert(slot, traced);
         Ok(slot)
     }
@@ -206,9 +223,7 @@ impl Recording {
         }
         let mut plans: Vec<(Module, Plan)> = Vec::new();
         for module in &modules {
-            let known = traced.links.contains_key(&module.id)
-                && traced.allocators.iter().any(|(id, _)| *id == module.id);
-            if !known {
+            if traced.planned.insert(module.id) {
                 plans.push((module.clone(), plan::allocators(module, &process.root())));
             }
         }
@@ -253,6 +268,7 @@ impl Recording {
                     update.no_room
                 ));
             }
+            found.tables = update.made;
         }
         let kernel_process = describe(traced, self.options);
         self.kernel.set_process(slot, &kernel_process)?;
@@ -269,7 +285,8 @@ impl Recording {
                 found.allocators.push((module.path.clone(), plan));
             }
         }
-        traced.session.set_modules(modules, mappings)?;
+        let is_new = traced.session.set_modules(modules, mappings)?;
+        self.kernel.misses.looked(slot, is_new, Instant::now());
         Ok(found)
     }
 
@@ -314,6 +331,13 @@ impl Recording {
         std::mem::take(&mut self.modules_changed)
     }
 
+    /// The processes in which native walks have met code that is not known, so that it is time to look at them again.
+    pub fn take_missed(&mut self) -> Result<Vec<u16>, TraceError> {
+        let due =
+            self.kernel.misses.due(Instant::now()).map_err(|error| kernel::map("UNWIND_MISSES", error))?;
+        Ok(due.into_iter().filter(|slot| self.traced.contains_key(slot)).collect())
+    }
+
     /// Samples the resident size of every process, and makes what was written readable.
     pub fn sample(&mut self) -> Result<(), TraceError> {
         for (slot, traced) in &mut self.traced {
@@ -337,6 +361,7 @@ impl Recording {
     pub fn program_changed(&mut self, slot: u16, same_task: bool) -> Result<(), TraceError> {
         let Some(traced) = self.traced.get_mut(&slot) else { return Ok(()) };
         let counters = self.kernel.take_counters(slot)?;
+        traced.planned.clear();
         traced.allocators.clear();
         traced.trampoline = None;
         if !same_task {
@@ -363,6 +388,7 @@ impl Recording {
         let counters = self.kernel.take_counters(slot)?;
         let Some(traced) = self.traced.remove(&slot) else { return Ok(()) };
         self.kernel.tables.remove(slot);
+        self.kernel.misses.forget(slot);
         self.finisher.finish(traced.session, counters);
         Ok(())
     }
