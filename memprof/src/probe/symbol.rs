@@ -101,9 +101,16 @@ impl Found {
             .map(|(_, definition)| definition.function)
             .collect();
         self.0.retain(|(meaning, _)| meaning.layer != Layer::Inner || !plain.contains(&meaning.function));
+        // A dynamic linker has functions of its own for the mapping of files: they are nobody's allocations.
+        let is_allocator = self.0.iter().any(|(_, definition)| definition.function == Function::Malloc);
+        self.0.retain(|(_, definition)| is_allocator || !is_mapping(definition.function));
         self.0.sort_by_key(|(meaning, definition)| (*meaning, definition.svma));
         self.0.into_iter().map(|(_, definition)| definition).collect()
     }
+}
+
+fn is_mapping(function: Function) -> bool {
+    matches!(function, Function::Mmap | Function::Mremap | Function::Munmap)
 }
 
 /// The symbols that a distribution leaves in a stripped file, compressed (`MiniDebugInfo` in gdb's manual).
