@@ -123,3 +123,12 @@ fn a_daemon_that_forks_twice() {
     assert_eq!(least.len(), 3, "{counts:?}");
     assert!(least[0] >= 1000 && least[1] >= 1001 && least[2] >= 2004, "{counts:?}");
 }
+
+#[test]
+fn what_a_child_of_vfork_allocates_is_its_parents() {
+    let folders = Folders::new();
+    let vfork = fixture::c("vfork");
+    let (ended, counts) = folders.run(&[], [vfork.as_os_str(), "30".as_ref()]);
+    assert_eq!(ended.out, "done\n");
+    assert!(counts.values().any(|programs| programs == &[32]), "{counts:?}");
+}

@@ -35,13 +35,14 @@ use super::{
 /// What has happened to a process.
 #[derive(Debug)]
 pub enum Notice {
-    /// A process with memory of its own stands at its birth: a copy of its parent, nothing of it has run.
-    /// It goes on with [`Supervisor::resume`].
+    /// A process stands at its birth: a copy of its parent, nothing of it has run. It goes on with [`Supervisor::resume`].
     Born {
         /// The process.
         pid: i32,
         /// Its parent.
         parent: i32,
+        /// It has its parent's memory, not a copy of it, up to its exec (`vfork`): what it allocates is its parent's.
+        shares_memory: bool,
     },
     /// A process stands at an exec: the new program is mapped, nothing of it has run. It goes on with
     /// [`Supervisor::resume`].
@@ -351,11 +352,8 @@ impl Supervision {
         }
         self.tasks.processes.insert(tid);
         let parent = process::parent(tid).unwrap_or(0);
-        if process::share_memory(parent, tid) {
-            // Between vfork and exec. What it allocates is its parent's.
-            return ptrace::go_on(tid, 0);
-        }
-        self.stand(tid, Notice::Born { pid: tid, parent });
+        let shares_memory = process::share_memory(parent, tid);
+        self.stand(tid, Notice::Born { pid: tid, parent, shares_memory });
     }
 
     fn stand(&mut self, tid: i32, notice: Notice) {

@@ -168,9 +168,11 @@ pub async fn supervised(
         tokio::select! {
             biased;
             notice = supervisor.notices.recv() => match notice {
-                Some(Notice::Born { pid, parent }) => {
-                    log::debug!("process {pid} is born of process {parent}");
+                Some(Notice::Born { pid, parent, shares_memory }) => {
                     family.take_in(recording, pid, progress)?;
+                    if shares_memory {
+                        family.borrow(recording, pid, parent);
+                    }
                     supervisor.resume(pid);
                 }
                 Some(Notice::Exec { pid, former }) => {
@@ -248,6 +250,13 @@ impl Family {
                 self.slots.remove(&pid).map_or(Ok(()), |slot| recording.finish(slot))
             }
             result => result,
+        }
+    }
+
+    /// A process has its parent's memory for a while.
+    fn borrow(&self, recording: &mut Recording, pid: i32, parent: i32) {
+        if let (Some(slot), Some(lender)) = (self.slots.get(&pid), self.slots.get(&parent)) {
+            recording.borrow_memory(*slot, *lender);
         }
     }
 

@@ -103,6 +103,8 @@ pub struct Recording {
     finisher: Finisher,
     traced: HashMap<u16, Traced>,
     modules_changed: Vec<u16>,
+    /// Processes that use the memory of others, whose captures their allocations belong to.
+    borrowers: HashMap<u16, u16>,
     detacher: Detacher,
 }
 
@@ -158,6 +160,7 @@ impl Recording {
             finisher: Finisher::start(),
             traced: HashMap::new(),
             modules_changed: Vec::new(),
+            borrowers: HashMap::new(),
             detacher: Detacher::start(),
         })
     }
@@ -194,6 +197,12 @@ impl Recording {
         };
         self.traced.insert(slot, traced);
         Ok(slot)
+    }
+
+    /// What the process of a slot allocates belongs to that of `lender`, until it runs another program or ends.
+    pub fn borrow_memory(&mut self, slot: u16, lender: u16) {
+        let lender = self.borrowers.get(&lender).copied().unwrap_or(lender);
+        self.borrowers.insert(slot, lender);
     }
 
     /// The process id of a slot; 0 for a slot that is not in use.
@@ -299,9 +308,11 @@ impl Recording {
     pub fn drain(&mut self) -> Result<Drained, TraceError> {
         for _ in 0..BATCH {
             let Some(record) = self.kernel.events.next() else { return Ok(Drained { more: false }) };
-            let Some(traced) = event::slot(&record).and_then(|slot| self.traced.get_mut(&slot)) else {
-                continue;
-            };
+            let Some(mut slot) = event::slot(&record) else { continue };
+            if !self.borrowers.is_empty() {
+                slot = self.borrowers.get(&slot).copied().unwrap_or(slot);
+            }
+            let Some(traced) = self.traced.get_mut(&slot) else { continue };
             let mut exec = None;
             match event::decode(&record) {
                 Some(Event::ModulesChanged(Header { slot, .. })) => note(&mut self.modules_changed, slot),
@@ -360,6 +371,8 @@ impl Recording {
     /// probes. What is known of addresses is void.
     pub fn program_changed(&mut self, slot: u16, same_task: bool) -> Result<(), TraceError> {
         let Some(traced) = self.traced.get_mut(&slot) else { return Ok(()) };
+        self.borrowers.remove(&slot);
+        self.kernel.misses.forget(slot);
         let counters = self.kernel.take_counters(slot)?;
         traced.planned.clear();
         traced.allocators.clear();
@@ -387,6 +400,7 @@ impl Recording {
         self.drain_all()?;
         let counters = self.kernel.take_counters(slot)?;
         let Some(traced) = self.traced.remove(&slot) else { return Ok(()) };
+        self.borrowers.remove(&slot);
         self.kernel.tables.remove(slot);
         self.kernel.misses.forget(slot);
         self.finisher.finish(traced.session, counters);
