@@ -90,6 +90,7 @@ impl Attached {
     }
 
     /// Returns when memprof has said a line with `text`.
+    #[must_use]
     pub fn having_said(mut self, text: &str) -> Self {
         self.program.wait_for(Stream::Err, text);
         self

@@ -248,7 +248,9 @@ mod tests {
             fs::write(path, content).unwrap();
         }
         let mut all = Vec::new();
-        told_by_runtimes(root.path()).into_iter().for_each(|known| add(&mut all, known));
+        for known in told_by_runtimes(root.path()) {
+            add(&mut all, known);
+        }
         assert_eq!(all.len(), 1, "{all:?}");
         assert_eq!(all[0].names, ["web", "nerd", "pod_web"]);
     }
