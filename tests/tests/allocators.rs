@@ -168,7 +168,8 @@ fn a_static_rust_program_over_each_kind_of_allocator() {
         let cfg = format!("inner=\"{inner}\"");
         // A shim that the compiler inlines everywhere is no function that could be probed.
         let optimisation = if inner == "bump" { "-Copt-level=0" } else { "-O" };
-        let flags = ["--edition=2024", optimisation, "--cfg", &cfg, "-Ctarget-feature=+crt-static"];
+        let fixed = ["-Ctarget-feature=+crt-static", "-Crelocation-model=static"];
+        let flags = ["--edition=2024", optimisation, "--cfg", &cfg, fixed[0], fixed[1]];
         fixture::linked("rustc", &fixture::file("native/global_allocator.rs"), &flags, libraries)
     };
     let jemalloc = format!("-Clink-arg={}", prefixed_jemalloc("libjemalloc.a", "_rjem_"));
