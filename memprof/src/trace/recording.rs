@@ -114,7 +114,10 @@ pub struct Recording {
 struct Traced {
     session: Session,
     links: HashMap<FileId, Links>,
-    allocators: Vec<(FileId, Range)>,
+    /// The files that were looked into.
+    planned: HashSet<FileId>,
+    /// The files that hand out memory, with the code whose mappings are the allocator's own.
+    allocators: Vec<(FileId, Option<Range>)>,
     python_allocators: Option<PythonAllocators>,
     /// Where the interpreter's allocators are probed: file, and place in it.
     python_probes: HashSet<(FileId, u64)>,
@@ -205,6 +208,7 @@ impl Recording {
         let traced = Traced {
             session,
             links: HashMap::new(),
+            planned: HashSet::new(),
             allocators: Vec::new(),
             python_allocators: None,
             python_probes: HashSet::new(),
@@ -248,15 +252,13 @@ impl Recording {
         }
         let mut plans: Vec<(Module, Plan)> = Vec::new();
         for module in &modules {
-            let known = traced.links.contains_key(&module.id)
-                && traced.allocators.iter().any(|(id, _)| *id == module.id);
-            if !known {
-                plans.push((module.clone(), plan::allocators(module)));
+            if traced.planned.insert(module.id) {
+                plans.push((module.clone(), plan::allocators(module, &process.root())));
             }
         }
         for (module, plan) in &plans {
-            if let Some(text) = plan.allocator_text {
-                traced.allocators.push((module.id, text));
+            if plan.is_allocator {
+                traced.allocators.push((module.id, plan.allocator_text));
             }
         }
         if traced.session.python.is_none() {
@@ -308,13 +310,19 @@ impl Recording {
             let links = self.kernel.attach(&module, &plan.probes, target, slot);
             let links = links.map_err(|error| gone_or(&traced.session, error))?;
             traced.links.entry(module.id).or_default().extend(links);
-            if plan.allocator_text.is_some() {
+            if plan.is_allocator {
                 found.allocators.push((module.path.clone(), plan));
             }
         }
         let is_new = traced.session.set_modules(modules, mappings)?;
         self.kernel.misses.looked(slot, is_new, Instant::now());
         self.look_at_python_allocators(slot)?;
+        if let Some(traced) = self.traced.get(&slot).filter(|_| found.python.is_some())
+            && !traced.supervised
+            && let Some(unseen) = traced.unseen_python_allocations()
+        {
+            found.warnings.push(format!("{unseen}: started with PYTHONMALLOC=malloc it shows all"));
+        }
         Ok(found)
     }
 
@@ -454,6 +462,7 @@ impl Recording {
         self.kernel.misses.forget(slot);
         let counters = self.kernel.take_counters(slot)?;
         let unseen = traced.unseen_python_allocations();
+        traced.planned.clear();
         traced.allocators.clear();
         traced.python_allocators = None;
         traced.trampoline = None;
@@ -539,8 +548,9 @@ fn describe(traced: &Traced, options: Options) -> KernelProcess {
         described.flags |= process_flag::NATIVE;
     }
     let mut texts = [Range::default(); MAX_ALLOCATOR_TEXTS];
-    for (place, (_, text)) in texts.iter_mut().zip(&traced.allocators) {
-        *place = *text;
+    let libraries = traced.allocators.iter().filter_map(|(_, text)| *text);
+    for (place, text) in texts.iter_mut().zip(libraries) {
+        *place = text;
     }
     described.allocator_texts = texts;
     described.trampoline = traced.trampoline.unwrap_or(0);
