@@ -132,7 +132,9 @@ fn an_attach_has_every_call_from_then_on() {
 
 #[test]
 fn allocators_that_are_changed_later_are_followed() {
-    for python in interpreters::one_of_each_version().into_iter().step_by(3) {
+    // In a build that inlines, tracemalloc's functions have the C library's inlined.
+    let pythons = interpreters::one_of_each_version().into_iter().filter(|python| !inlines(python));
+    for python in pythons.step_by(3) {
         let folder = tempfile::tempdir().unwrap();
         let capture = folder.path().join("capture.bin");
         let ended = run(domains(&python, "malloc").arg("tracemalloc"), &capture);
