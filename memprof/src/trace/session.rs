@@ -1,7 +1,7 @@
 //! One traced process: what the kernel side tells of it, made into a capture.
 
 use std::{
-    fs::File,
+    fs::{self, File},
     io::{self, Seek as _},
     path::PathBuf,
     time::{SystemTime, UNIX_EPOCH},
@@ -21,7 +21,12 @@ use crate::{
         self, Allocator, Extension, FileFormat, Header, Loss, PythonAllocator, Sink, Summary, Target,
         Version as CaptureVersion, WriteError, Writer,
     },
-    python::{interpreter::Interpreter, version::Version},
+    python::{
+        interpreter::Interpreter,
+        memory::ProcessMemory,
+        paths::{self, SearchPaths},
+        version::Version,
+    },
     target::{Process, maps::Mapping, module::Module},
 };
 use memprof_common::{
@@ -387,6 +392,7 @@ impl Session {
     }
 
     fn header(&self, native: bool) -> Header {
+        let paths = self.search_paths().unwrap_or_default();
         let python = self.python.as_ref().map(|python| python.version);
         Header {
             version: self.output.version,
@@ -409,10 +415,18 @@ impl Session {
             },
             trace_python_allocators: false,
             track_object_lifetimes: false,
-            libdest: String::new(),
-            site_packages: Vec::new(),
-            sys_path: Vec::new(),
+            libdest: paths.standard_library,
+            site_packages: paths.site_packages,
+            sys_path: paths.sys_path,
         }
+    }
+
+    /// Where the interpreter looks for modules; nothing where it has not come so far yet.
+    fn search_paths(&self) -> Option<SearchPaths> {
+        let pid = self.process.pid;
+        let directory = fs::read_link(format!("/proc/{pid}/cwd")).ok()?;
+        let memory = ProcessMemory::open(pid as u32).ok()?;
+        Some(paths::read(self.python.as_ref()?, &memory, &directory))
     }
 }
 
