@@ -32,6 +32,8 @@ pub enum Kind {
     ThreadEnd = 12,
     /// A bare header: the process runs another program from here on.
     Exec = 13,
+    /// A bare header: the process has a child that has inherited its breakpoints.
+    Fork = 14,
 }
 
 impl Kind {
@@ -51,6 +53,7 @@ impl Kind {
             11 => Self::Paused,
             12 => Self::ThreadEnd,
             13 => Self::Exec,
+            14 => Self::Fork,
             _ => return None,
         })
     }

@@ -4,7 +4,7 @@
 use std::{
     fs,
     os::unix::{
-        fs::{MetadataExt as _, PermissionsExt as _},
+        fs::{FileExt as _, MetadataExt as _, PermissionsExt as _},
         process::ExitStatusExt as _,
     },
     path::Path,
@@ -63,8 +63,13 @@ fn run_spin(capture: &Path) -> (Program, i32) {
     let mut command = command::command(["run", "--output"]);
     let mut program = Program::start(command.arg(capture).arg("--").arg(fixture::c("spin")));
     make_pairs(&mut program);
-    let tasks = format!("/proc/{0}/task/{0}/children", program.pid());
-    let children = fs::read_to_string(tasks).expect("memprof runs");
+    // Whichever of its threads has made it.
+    let tasks = fs::read_dir(format!("/proc/{}/task", program.pid())).expect("memprof runs");
+    let children: String = tasks
+        .map(|task| {
+            fs::read_to_string(task.expect("memprof runs").path().join("children")).unwrap_or_default()
+        })
+        .collect();
     let [child] = children.split_whitespace().collect::<Vec<_>>()[..] else { panic!("{children:?}") };
     (program, child.parse().expect("a number"))
 }
@@ -248,3 +253,48 @@ fn a_shell_stops_and_continues_a_traced_program_as_any_other() -> Result<()> {
 fn wait_for_twice(terminal: &Terminal, text: &str) -> Result<Vec<String>> {
     terminal.wait_until(|screen| screen.iter().filter(|line| *line == text).count() == 2)
 }
+
+#[test]
+fn a_child_of_an_attached_process_is_freed_of_the_breakpoints() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let script = "import os, sys, time\nprint(os.getpid(), flush=True)\nsys.stdin.readline()\n\
+                  child = os.fork()\nif child == 0:\n    time.sleep(600)\nprint(child, flush=True)\nsys.stdin.readline()\n\
+                  os.kill(child, 9)\nos.wait()\n";
+    let mut parent = Program::start(Command::new("python3").args(["-c", script]));
+    parent.wait_for(Stream::Out, "");
+    let attached = Attached::to(parent.pid(), &folder.path().join("parent.bin"), &[]);
+    assert!(is_probed(parent.pid()));
+    parent.send_line("");
+    let child = parent.wait_for(Stream::Out, "").parse().expect("a process id");
+    let deadline = Instant::now() + PATIENCE;
+    while is_probed(child) {
+        assert!(Instant::now() < deadline, "the child keeps its breakpoints");
+        thread::sleep(Duration::from_millis(5));
+    }
+    assert!(is_probed(parent.pid()), "the parent is traced on");
+    attached.interrupt();
+    parent.send_line("");
+    assert!(parent.wait().status.success());
+}
+
+/// Whether a breakpoint stands in the process's code of the C library.
+fn is_probed(pid: i32) -> bool {
+    let maps = fs::read_to_string(format!("/proc/{pid}/maps")).expect("the process runs");
+    let text = maps.lines().find(|line| line.contains(" r-xp ") && line.ends_with("/libc.so.6"));
+    let fields: Vec<&str> = text.expect("it has a C library").split_whitespace().collect();
+    let number = |text: &str| u64::from_str_radix(text, 16).expect("a number");
+    let (begin, end) = fields[0].split_once('-').expect("a range");
+    let (begin, end, offset) = (number(begin), number(end), number(fields[2]));
+    let bytes = |path: &str, at: u64| {
+        let mut bytes = vec![0; (end - begin) as usize];
+        let file = fs::File::open(path).expect("it can be read");
+        let count = file.read_at(&mut bytes, at).expect("it can be read");
+        bytes.truncate(count);
+        bytes
+    };
+    let (memory, file) = (bytes(&format!("/proc/{pid}/mem"), begin), bytes(fields[5], offset));
+    memory.iter().zip(&file).any(|(now, stated)| *now == BREAKPOINT && now != stated)
+}
+
+/// `int3`
+const BREAKPOINT: u8 = 0xcc;

@@ -12,19 +12,19 @@ use crate::probe::attach::Links;
 
 /// Takes probes away in a thread of its own.
 pub struct Detacher {
-    links: mpsc::Sender<(u16, Links)>,
+    links: mpsc::Sender<(Option<u16>, Links)>,
     done: mpsc::Receiver<u16>,
 }
 
 impl Detacher {
     /// Starts the thread.
     pub fn start() -> Self {
-        let (links, received) = mpsc::channel::<(u16, Links)>();
+        let (links, received) = mpsc::channel::<(Option<u16>, Links)>();
         let (finished, done) = mpsc::channel();
         thread::spawn(move || {
             for (slot, links) in received {
                 drop(links);
-                if finished.send(slot).is_err() {
+                if slot.is_some_and(|slot| finished.send(slot).is_err()) {
                     break;
                 }
             }
@@ -32,8 +32,8 @@ impl Detacher {
         Self { links, done }
     }
 
-    /// Takes the probes of a slot away, some time from now.
-    pub fn detach(&self, slot: u16, links: Links) {
+    /// Takes probes away, some time from now. With a slot they are its last.
+    pub fn detach(&self, slot: Option<u16>, links: Links) {
         // Should the thread be gone, the links are dropped here.
         let _ = self.links.send((slot, links));
     }

@@ -82,6 +82,8 @@ struct Traced {
     supervised: bool,
     /// Where the kernel's mapping `[uprobes]` begins, once it is there.
     trampoline: Option<u64>,
+    /// It has children that nobody traces and that have inherited its breakpoints.
+    has_forked: bool,
 }
 
 impl Traced {
@@ -144,8 +146,14 @@ impl Recording {
         }
         let slot = self.kernel.take_slot(process.pid as u32)?;
         let session = Session::new(process, output);
-        let traced =
-            Traced { session, links: HashMap::new(), allocators: Vec::new(), supervised, trampoline: None };
+        let traced = Traced {
+            session,
+            links: HashMap::new(),
+            allocators: Vec::new(),
+            supervised,
+            trampoline: None,
+            has_forked: false,
+        };
         self.traced.insert(slot, traced);
         Ok(slot)
     }
@@ -268,6 +276,9 @@ impl Recording {
                         self.modules_changed.push(slot);
                     }
                 }
+                // A supervisor has the children traced, or none of its own.
+                Some(Event::Fork(_)) if traced.supervised => {}
+                Some(Event::Fork(_)) => traced.has_forked = true,
                 Some(event) => traced.session.take(event)?,
                 None => traced.session.malformed(),
             }
@@ -289,6 +300,9 @@ impl Recording {
     /// Samples the resident size of every process, and makes what was written readable.
     pub fn sample(&mut self) -> Result<(), TraceError> {
         for (slot, traced) in &mut self.traced {
+            if std::mem::take(&mut traced.has_forked) {
+                self.detacher.detach(None, self.kernel.sweep(traced.links.values().flatten()));
+            }
             traced.session.sample()?;
             traced.session.flush()?;
             if traced.trampoline.is_none() && traced.session.has_begun() {
@@ -306,7 +320,7 @@ impl Recording {
         let Some(traced) = self.traced.get_mut(&slot) else { return Ok(None) };
         let links = std::mem::take(&mut traced.links);
         self.kernel.ignore(slot, traced.session.process.pid as u32)?;
-        self.detacher.detach(slot, links.into_values().flatten().collect());
+        self.detacher.detach(Some(slot), links.into_values().flatten().collect());
         self.drain_all()?;
         let counters = self.kernel.counters(slot)?;
         let Some(traced) = self.traced.remove(&slot) else { return Ok(None) };

@@ -201,7 +201,7 @@ impl Session {
             Event::Code(code) => self.code(&code),
             Event::Thread(thread) | Event::ThreadEnd(thread) => self.thread(&thread),
             // What these ask for is done by the recording.
-            Event::ModulesChanged(_) | Event::Exec(_) | Event::Paused(_) => Ok(()),
+            Event::ModulesChanged(_) | Event::Exec(_) | Event::Fork(_) | Event::Paused(_) => Ok(()),
         }
     }
 
