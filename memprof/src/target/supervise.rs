@@ -20,7 +20,7 @@ use nix::{
     sys::{
         eventfd::{EfdFlags, EventFd},
         ptrace,
-        signal::{SigSet, Signal},
+        signal::{SigSet, Signal, kill},
         signalfd::{SfdFlags, SignalFd},
         wait::{WaitPidFlag, WaitStatus, waitpid},
     },
@@ -80,8 +80,13 @@ impl Supervisor {
 
 /// Starts a program under supervision. It does not run until its first [`Notice::Exec`] is answered.
 ///
-/// SIGCHLD must be blocked in every thread of this process.
+/// SIGCHLD must be blocked in every thread of this process. To be called before the first thread is made: from here on the
+/// terminal's stop signal is left to the program. This process stops when the program has, since a supervisor that stood
+/// still first could not let the program take the signal.
 pub fn start(command: Command) -> Result<Supervisor, LaunchError> {
+    let mut stop = SigSet::empty();
+    stop.add(Signal::SIGTSTP);
+    stop.thread_block().map_err(io::Error::from)?;
     let (notice, notices) = async_mpsc::unbounded_channel();
     let (requests, received) = mpsc::channel();
     let wake = Arc::new(EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)?);
@@ -186,6 +191,11 @@ impl Supervision {
                 // A stop by job control: the thread stays stopped, and is told of its continuation.
                 // SAFETY: a plain system call without pointers.
                 unsafe { libc::ptrace(libc::PTRACE_LISTEN, pid.as_raw(), 0, 0) };
+                let by_terminal = matches!(signal, Signal::SIGTSTP | Signal::SIGTTIN | Signal::SIGTTOU);
+                if by_terminal && pid == self.child {
+                    // Whoever waits for this process, a shell, sees the job stopped, and continues both.
+                    let _ = kill(Pid::this(), Signal::SIGSTOP);
+                }
             }
             WaitStatus::PtraceEvent(pid, _, _) => go_on(pid, None),
             WaitStatus::Stopped(pid, Signal::SIGURG) if asked_by_kernel_side(pid) => {
