@@ -36,8 +36,6 @@ pub enum Event<'a> {
     Exec(Header),
     /// The process has a child that has inherited its breakpoints.
     Fork(Header),
-    /// A thread was held because the buffer was nearly full.
-    Paused(Header),
 }
 
 /// The Python frames of a stack record.
@@ -106,7 +104,6 @@ pub fn decode(record: &[u8]) -> Option<Event<'_>> {
         Kind::ModulesChanged => Event::ModulesChanged(take::<Outcome>(record)?.0.header),
         Kind::Exec => Event::Exec(take::<Outcome>(record)?.0.header),
         Kind::Fork => Event::Fork(take::<Outcome>(record)?.0.header),
-        Kind::Paused => Event::Paused(take::<Outcome>(record)?.0.header),
     })
 }
 
