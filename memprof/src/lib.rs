@@ -12,5 +12,6 @@ pub mod python;
 pub mod report;
 pub mod symbolize;
 pub mod target;
+pub mod terminal;
 pub mod trace;
 pub mod unwind;

@@ -13,4 +13,5 @@ pub mod memray;
 pub mod opened;
 pub mod parked;
 pub mod program;
+pub mod tmux;
 pub mod walk;

@@ -63,6 +63,30 @@ pub fn stacks_tree(orientation: Orientation) -> Result<FrameTree> {
     Ok(tree)
 }
 
+/// A tree of about so many nodes: functions call one of three others, 25 deep.
+pub fn large_tree(nodes: usize) -> Result<FrameTree> {
+    let mut tree = FrameTree::new(Orientation::CallersFirst);
+    let thread = tree.thread("0x1")?;
+    let mut frames = Vec::new();
+    for index in 0..500 {
+        frames.push(tree.frame(&format!("function_{index}"), &format!("module_{}.py", index % 40), index)?);
+    }
+    // Knuth's linear congruential generator: the same tree each time.
+    let mut number = 12_345_u64;
+    while tree.nodes().len() < nodes {
+        let mut stack = Vec::new();
+        for depth in 0..25 {
+            number = number.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            let choice = (number >> 33) as usize % 3;
+            stack.push(frames[(depth * 20 + choice) % frames.len()]);
+        }
+        stack.reverse();
+        tree.add(stack.into_iter(), thread, Lifetime::MOMENT, (number >> 40) % 10_000 + 1, 1)?;
+    }
+    tree.finish(MAX_NODES);
+    Ok(tree)
+}
+
 pub fn totals() -> Totals {
     Totals {
         command_line: "python3 app.py --name '<b>\"x\"'".to_owned(),

@@ -6,7 +6,7 @@ use memprof::report::page::flamegraph::{FlameGraph, MAX_NODES, Temporal};
 use memprof::report::page::table::{Row, Table};
 use memprof::report::page::{Confidential, Loss, Totals};
 use memprof_tests::chromium::Page;
-use memprof_tests::opened::{HEADING, Opened, WINDOW, add, named, stacks_tree, totals};
+use memprof_tests::opened::{HEADING, Opened, WINDOW, add, large_tree, named, stacks_tree, totals};
 use serde_json::json;
 
 #[test]
@@ -433,46 +433,15 @@ fn names_are_text_whatever_they_are() -> Result<()> {
     graph.finish()
 }
 
-/// A tree of about so many nodes: functions call one of three others, 25 deep.
-fn large_tree(nodes: usize) -> Result<FrameTree> {
-    let mut tree = FrameTree::new(Orientation::CallersFirst);
-    let thread = tree.thread("0x1")?;
-    let mut frames = Vec::new();
-    for index in 0..500 {
-        frames.push(tree.frame(&format!("function_{index}"), &format!("module_{}.py", index % 40), index)?);
-    }
-    // Knuth's linear congruential generator: the same tree each time.
-    let mut number = 12_345_u64;
-    while tree.nodes().len() < nodes {
-        let mut stack = Vec::new();
-        for depth in 0..25 {
-            number = number.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-            let choice = (number >> 33) as usize % 3;
-            stack.push(frames[(depth * 20 + choice) % frames.len()]);
-        }
-        stack.reverse();
-        tree.add(stack.into_iter(), thread, Lifetime::MOMENT, (number >> 40) % 10_000 + 1, 1)?;
-    }
-    tree.finish(MAX_NODES);
-    Ok(tree)
-}
-
 #[test]
-fn fifty_thousand_nodes_are_drawn_and_zoomed() -> Result<()> {
+fn fifty_thousand_nodes_are_drawn_and_can_be_zoomed() -> Result<()> {
     let tree = large_tree(50_000)?;
     let mut graph = Opened::flame_graph(&tree, Temporal::Moment, &[])?;
     let nodes = graph.page.evaluate("memprof.nodes()")?;
     assert_eq!(nodes, json!(tree.nodes().len()), "every node is in the view");
-    let shown = graph.page.evaluate("memprof.times().first")?;
     let target = graph.row(3)?.first().context("no third row")?.0.clone();
     let frame = graph.frame(&target)?;
-    let (x, y) = frame.middle();
-    let zoom = graph.page.evaluate(&format!(
-        "(() => {{ const canvas = document.querySelector('#canvas'); const began = performance.now(); \
-         canvas.dispatchEvent(new MouseEvent('click', {{clientX: {x}, clientY: {y}, bubbles: true}})); \
-         return performance.now() - began; }})()"
-    ))?;
-    println!("{nodes} nodes: read and drawn in {shown} ms, zoomed in {zoom} ms");
+    graph.page.click_at(frame.middle())?;
     let zoomed = graph.frame(&target)?;
     assert!((zoomed.width - graph.frame("All")?.width).abs() < 1.0);
     graph.finish()

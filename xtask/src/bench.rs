@@ -14,6 +14,8 @@ pub struct Arguments {
 enum Subject {
     /// What tracing costs a program
     Overhead,
+    /// How soon a flame graph page is drawn, and how soon it answers
+    Page,
     /// What the native walk costs
     Unwind,
 }
@@ -23,6 +25,7 @@ impl Subject {
     fn program(self) -> &'static str {
         match self {
             Self::Overhead => "bench_overhead",
+            Self::Page => "bench_page",
             Self::Unwind => "bench_unwind",
         }
     }

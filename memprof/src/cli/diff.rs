@@ -5,6 +5,7 @@ use std::process::ExitCode;
 
 use super::destination::Destination;
 use super::page::write_page;
+use super::progress::Working;
 use super::view::{ViewOptions, read_profile};
 use crate::heap::{Namer, Profile, Threads, native_names};
 use crate::report::diff::{Diff, Limit};
@@ -54,9 +55,11 @@ pub(super) fn main(arguments: Arguments) -> anyhow::Result<ExitCode> {
         arguments.output.clone().map(|path| Destination::new(Some(path), arguments.force)).transpose()?;
     let read = |path: &Path| read_profile(path, arguments.view.view(), Threads::Merged);
     let (before, after) = (read(&arguments.before)?, read(&arguments.after)?);
+    let working = Working::on("Comparing");
     let mut before_names = Namer::new(&before.capture, native_names(&before.capture));
     let mut after_names = Namer::new(&after.capture, native_names(&after.capture));
     let diff = Diff::new((&before, &mut before_names), (&after, &mut after_names))?;
+    drop(working);
     let is_over = arguments.fail_over.is_some_and(|limit| limit.is_exceeded_by(diff.whole));
     Destination::Stdout.write(|out| {
         if arguments.json {
@@ -66,7 +69,9 @@ pub(super) fn main(arguments: Arguments) -> anyhow::Result<ExitCode> {
         }
     })?;
     if let (Some(destination), Some(path)) = (page, &arguments.output) {
+        let working = Working::on("Writing the page");
         write_diff_page(&destination, &arguments, &before, &after, diff)?;
+        drop(working);
         eprintln!("memprof: wrote {}", path.display());
     }
     Ok(if is_over { ExitCode::from(OVER_LIMIT) } else { ExitCode::SUCCESS })

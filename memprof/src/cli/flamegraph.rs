@@ -7,6 +7,7 @@ use clap::ValueEnum;
 
 use super::destination::{Destination, default_path};
 use super::page::write_page;
+use super::progress::Working;
 use super::view::{ViewOptions, read_profile_for, read_temporal_profile};
 use crate::capture::{FileFormat, Reader};
 use crate::heap::{
@@ -104,6 +105,7 @@ impl Reading {
     fn new(arguments: &Arguments) -> anyhow::Result<Self> {
         let mut reading =
             if arguments.temporal { Self::over_time(arguments)? } else { Self::of_moment(arguments)? };
+        let _working = Working::on("Summing up");
         reading.tree.finish(MAX_NODES);
         Ok(reading)
     }
@@ -118,9 +120,10 @@ impl Reading {
         let max_memory_records = arguments.max_memory_records;
         let question = Question { view: arguments.view.view(), threads, max_memory_records };
         let profile = read_profile_for(&arguments.capture, &question)?;
+        let working = Working::on("Naming the functions");
         let mut namer = Namer::new(&profile.capture, native_names(&profile.capture));
         let tree = profile_tree(&profile, &mut namer, arguments.orientation(), threads)?;
-        drop(namer);
+        drop((namer, working));
         let totals = Totals::new(&profile.capture, profile.peak_memory, profile.n_calls);
         Ok(Self { tree, samples: profile.samples, totals, peaks: Vec::new(), capture: profile.capture })
     }
@@ -133,9 +136,10 @@ impl Reading {
         };
         let question = TemporalQuestion { view, threads, max_memory_records: arguments.max_memory_records };
         let profile = read_temporal_profile(&arguments.capture, &question)?;
+        let working = Working::on("Naming the functions");
         let mut namer = Namer::new(&profile.capture, native_names(&profile.capture));
         let tree = temporal_tree(&profile, &mut namer, arguments.orientation(), threads)?;
-        drop(namer);
+        drop((namer, working));
         let totals = Totals::new(&profile.capture, profile.peak_memory, profile.n_calls);
         Ok(Self {
             tree,
@@ -172,6 +176,7 @@ pub(super) fn main(arguments: Arguments) -> anyhow::Result<ExitCode> {
     let destination = Destination::new(Some(path.clone()), arguments.force)?;
     let reading = Reading::new(&arguments)?;
     let heading = Heading::new(arguments.view.view(), arguments.temporal, &reading.capture);
+    let working = Working::on("Writing the flame graph");
     if arguments.format == Format::Svg {
         let title = format!("{} — {}", heading.title, reading.totals.command_line);
         destination.write(|out| write_svg(&reading.tree, &title, out))?;
@@ -189,6 +194,7 @@ pub(super) fn main(arguments: Arguments) -> anyhow::Result<ExitCode> {
         };
         write_page(&destination, page.to_html(arguments.force_large))?;
     }
+    drop(working);
     eprintln!("memprof: wrote {}", path.display());
     Ok(ExitCode::SUCCESS)
 }

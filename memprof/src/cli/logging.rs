@@ -2,6 +2,8 @@
 
 use log::{LevelFilter, Log, Metadata, Record};
 
+use crate::report::page::text::visible;
+
 struct StandardError;
 
 impl Log for StandardError {
@@ -11,7 +13,8 @@ impl Log for StandardError {
 
     fn log(&self, record: &Record<'_>) {
         if record.target().starts_with("memprof") {
-            eprintln!("memprof: {}: {}", record.level().as_str().to_ascii_lowercase(), record.args());
+            let (level, text) = (record.level().as_str().to_ascii_lowercase(), record.args().to_string());
+            eprintln!("memprof: {level}: {}", visible(&text));
         }
     }
 

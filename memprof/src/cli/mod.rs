@@ -24,6 +24,8 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+use crate::report::page::text::visible;
+
 /// Traces memory allocations of unmodified processes from outside, and reports on them.
 #[derive(Parser)]
 #[command(name = "memprof", version, propagate_version = true)]
@@ -81,7 +83,7 @@ fn one_line(error: &anyhow::Error) -> String {
             line.push_str(&cause);
         }
     }
-    line.replace('\n', " ")
+    visible(&line.replace('\n', " ")).into_owned()
 }
 
 #[cfg(test)]
@@ -101,5 +103,10 @@ mod tests {
     #[test]
     fn an_error_of_several_lines_is_one_line() {
         assert_eq!(one_line(&anyhow!("first\nsecond")), "first second");
+    }
+
+    #[test]
+    fn an_error_does_nothing_to_the_terminal() {
+        assert_eq!(one_line(&anyhow!("cannot open \x1b[2Ja.bin")), "cannot open ␛[2Ja.bin");
     }
 }

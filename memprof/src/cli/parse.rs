@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use super::destination::Destination;
+use super::progress::Progress;
 use crate::capture::{Ending, Reader};
 use crate::report::parse;
 
@@ -21,7 +22,9 @@ pub(super) struct Arguments {
 
 pub(super) fn main(arguments: Arguments) -> anyhow::Result<ExitCode> {
     let mut reader = Reader::open(&arguments.capture)?;
-    Destination::Stdout.write(|out| parse::write(&mut reader, out))?;
+    let mut progress = Progress::beside_output("Printing the records");
+    Destination::Stdout.write(|out| parse::write(&mut reader, &mut progress.callback(), out))?;
+    progress.finish();
     if let Some(ending) = reader.ending().filter(|ending| **ending != Ending::Finished) {
         eprintln!("memprof: note: {ending}");
     }

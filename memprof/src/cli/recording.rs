@@ -12,7 +12,7 @@ use anyhow::{Context as _, bail};
 
 use crate::{
     capture::Version,
-    report::size,
+    report::{page::text::visible, size},
     target::invoker::Invoker,
     trace::{
         self, Recording,
@@ -227,7 +227,7 @@ impl Teller {
 
     pub(super) fn say(&self, text: &str) {
         if !self.quiet {
-            eprintln!("memprof: {text}");
+            eprintln!("memprof: {}", visible(text));
         }
     }
 }

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use super::destination::Destination;
-use super::progress::Progress;
+use super::progress::{Progress, Working};
 use crate::heap::Statistics;
 use crate::report::stats::StatsReport;
 
@@ -40,7 +40,9 @@ pub(super) fn main(arguments: Arguments) -> anyhow::Result<ExitCode> {
     let statistics = Statistics::read(&arguments.capture, &mut progress.callback())?;
     progress.finish();
     super::notes::print(&statistics.capture);
+    let working = Working::on("Naming the functions");
     let report = StatsReport::new(&statistics, arguments.num_largest.get());
+    drop(working);
     destination.write(|out| if arguments.json { report.write_json(out) } else { report.write_text(out) })?;
     Ok(ExitCode::SUCCESS)
 }

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use super::destination::Destination;
+use super::progress::Working;
 use super::view::{ViewOptions, read_profile};
 use crate::heap::{Namer, Threads, View, native_names};
 use crate::report::summary::{Column, Summary};
@@ -47,8 +48,10 @@ pub(super) fn main(arguments: Arguments) -> anyhow::Result<ExitCode> {
     // As memray has it.
     let threads = if matches!(view, View::Temporary { .. }) { Threads::Split } else { Threads::Merged };
     let profile = read_profile(&arguments.capture, view, threads)?;
+    let working = Working::on("Naming the functions");
     let mut namer = Namer::new(&profile.capture, native_names(&profile.capture));
     let summary = Summary::new(&profile, &mut namer);
+    drop(working);
 
     let (width, height) = match crossterm::terminal::size() {
         Ok((width, height)) if stdout().is_terminal() => (usize::from(width), usize::from(height)),

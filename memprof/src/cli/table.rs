@@ -5,6 +5,7 @@ use std::process::ExitCode;
 
 use super::destination::{Destination, default_path};
 use super::page::write_page;
+use super::progress::Working;
 use super::view::{ViewOptions, read_profile};
 use crate::heap::{Namer, Threads, native_names};
 use crate::report::page::table::{Row, Table};
@@ -44,6 +45,7 @@ pub(super) fn main(arguments: Arguments) -> anyhow::Result<ExitCode> {
     let threads = if arguments.split_threads { Threads::Split } else { Threads::Merged };
     let view = arguments.view.view();
     let profile = read_profile(&arguments.capture, view, threads)?;
+    let working = Working::on("Writing the table");
     let mut namer = Namer::new(&profile.capture, native_names(&profile.capture));
     let sites = rows(&profile, &mut namer, threads);
     let rows: Vec<Row> = sites
@@ -68,6 +70,7 @@ pub(super) fn main(arguments: Arguments) -> anyhow::Result<ExitCode> {
         losses: &Loss::all(&profile.capture),
     };
     write_page(&destination, table.to_html(arguments.force_large))?;
+    drop(working);
     eprintln!("memprof: wrote {}", path.display());
     Ok(ExitCode::SUCCESS)
 }

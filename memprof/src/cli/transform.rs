@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use clap::ValueEnum;
 
 use super::destination::{Destination, default_path};
+use super::progress::Working;
 use super::view::{ViewOptions, read_profile};
 use crate::heap::{Namer, Threads, native_names};
 use crate::report::transform::Format;
@@ -74,8 +75,10 @@ pub(super) fn main(arguments: Arguments) -> anyhow::Result<ExitCode> {
     };
     let destination = Destination::new(path.clone(), arguments.force)?;
     let profile = read_profile(&arguments.capture, arguments.view.view(), Threads::Merged)?;
+    let working = Working::on_writing(path.is_none());
     let mut namer = Namer::new(&profile.capture, native_names(&profile.capture));
     destination.write(|out| format.write(&profile, &mut namer, out))?;
+    drop(working);
     if let Some(path) = path {
         eprintln!("memprof: wrote {}", path.display());
     }

@@ -10,6 +10,7 @@ pub mod page;
 pub mod parse;
 pub mod profile_tree;
 pub mod size;
+mod sources;
 mod stack_matching;
 pub mod stats;
 pub mod summary;

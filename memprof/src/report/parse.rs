@@ -5,6 +5,10 @@ use std::io::{self, Write};
 
 use super::page::text::visible;
 use crate::capture::{Allocator, FileFormat, Header, PythonAllocator, ReadError, Reader, Record, Version};
+use crate::heap::Progress;
+
+/// How many records are printed from one report of progress to the next.
+const PROGRESS_INTERVAL: u64 = 1 << 16;
 
 /// Why the records could not be printed.
 #[derive(Debug, thiserror::Error)]
@@ -18,11 +22,17 @@ pub enum ParseError {
 }
 
 /// Prints the head and all records of a capture.
-pub fn write(reader: &mut Reader, out: &mut dyn Write) -> Result<(), ParseError> {
+pub fn write(reader: &mut Reader, progress: Progress<'_>, out: &mut dyn Write) -> Result<(), ParseError> {
     write_header(reader.header(), out)?;
     let file_format = reader.header().file_format;
+    let mut n_records = 0_u64;
     while let Some(record) = reader.next_record()? {
         write_record(&record, file_format, out)?;
+        n_records += 1;
+        if n_records.is_multiple_of(PROGRESS_INTERVAL) {
+            let (read, size) = reader.progress();
+            progress(read, size);
+        }
     }
     Ok(())
 }

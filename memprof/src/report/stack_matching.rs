@@ -14,7 +14,7 @@ pub(super) fn matching_name(frame: Frame<'_>) -> Frame<'_> {
 }
 
 /// The part of a path that is the same wherever a file is installed.
-fn lasting_part(file: &str) -> &str {
+pub(super) fn lasting_part(file: &str) -> &str {
     if file.starts_with('<') {
         return file;
     }

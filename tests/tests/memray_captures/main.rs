@@ -307,7 +307,7 @@ fn parsed_records() {
             release.record(options, &["fork.py"], &capture);
             let mut reader = Reader::open(&capture).expect("memray reads it too");
             let mut ours = Vec::new();
-            parse::write(&mut reader, &mut ours).expect("memory takes everything");
+            parse::write(&mut reader, &mut |_, _| (), &mut ours).expect("memory takes everything");
             let ours = String::from_utf8(ours).expect("the lines are UTF-8");
             let theirs = release.parse(&capture);
             assert_equal(&ours.into(), &theirs.into(), &format!("{release:?} {options:?}"));

@@ -30,6 +30,8 @@ pub const TESTS: &[&str] = &[
     "chromium",
     // Checks the packages of Python 3.14.
     "debian-archive-keyring",
+    // Opens profiles in the format of pprof.
+    "golang-go",
     // The other tracer of the benchmarks.
     "bpftrace",
     // Terminals and users for the tests of the command line.

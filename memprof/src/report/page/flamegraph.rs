@@ -7,12 +7,12 @@ use serde::Serialize;
 
 use super::data::{Loss, LossJson, MemoryJson, Totals, TotalsJson, changed_figures, figures};
 use super::heading::Heading;
-use super::sources::{Confidential, source_lines};
 use super::text::visible;
 use super::{PageError, Template};
 use crate::heap::Sample;
 use crate::report::frame_kind::FrameKind;
 use crate::report::frame_tree::{FrameId, FrameTree, Orientation, Shown, StringId, ThreadId};
+use crate::report::sources::{Confidential, source_lines};
 
 /// As many nodes as a page shows; the smallest of more are folded. Enough for nearly every program, and drawn
 /// at once by any machine.

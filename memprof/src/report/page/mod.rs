@@ -8,15 +8,14 @@
 mod data;
 pub mod flamegraph;
 mod heading;
-mod sources;
 pub mod table;
 pub mod text;
 
 use sha2::{Digest, Sha256};
 
+pub use super::sources::Confidential;
 pub use data::{Loss, Totals};
 pub use heading::Heading;
-pub use sources::Confidential;
 
 /// Larger pages open slowly everywhere and not at all in some browsers.
 pub const LARGEST_PAGE: usize = 20_000_000;

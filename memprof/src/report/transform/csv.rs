@@ -2,6 +2,7 @@
 
 use std::io::{self, Write};
 
+use super::super::page::text::visible;
 use super::super::thread_label::thread_label;
 use crate::heap::{Namer, Profile};
 
@@ -33,12 +34,16 @@ pub(super) fn write(profile: &Profile, namer: &mut Namer<'_>, out: &mut dyn Writ
     Ok(())
 }
 
-/// A text as a field, quoted where it has to be.
+/// What a spreadsheet takes for the beginning of a formula, in some languages also as wide as an ideograph.
+const FORMULAS: [char; 8] = ['=', '+', '-', '@', '＝', '＋', '－', '＠'];
+
+/// A text as a field: with everything in it made visible, and quoted where it has to be.
 ///
 /// One that a spreadsheet would take for a formula gets an apostrophe in front, which makes it a text.
 fn field(text: &str) -> String {
-    let is_formula = text.starts_with(['=', '+', '-', '@', '\t']);
-    let quote = text.contains([',', '"', '\r', '\n']);
+    let text = visible(text);
+    let is_formula = text.starts_with(FORMULAS);
+    let quote = text.contains([',', '"']);
     let mut field = String::with_capacity(text.len() + 3);
     if quote {
         field.push('"');
@@ -68,5 +73,12 @@ mod tests {
         assert_eq!(field("f(int, \"x\")"), "\"f(int, \"\"x\"\")\"");
         assert_eq!(field("=HYPERLINK(1)"), "'=HYPERLINK(1)");
         assert_eq!(field("-1,2"), "\"'-1,2\"");
+        assert_eq!(field("＝1"), "'＝1");
+    }
+
+    #[test]
+    fn nothing_in_a_field_acts_on_a_terminal_or_ends_the_line() {
+        assert_eq!(field("a\x1b[2J\r\n=1"), "a␛[2J␍␊=1");
+        assert_eq!(field("\t=1"), "␉=1");
     }
 }

@@ -8,17 +8,22 @@ use flate2::Compression;
 use flate2::write::GzEncoder;
 use rustc_hash::FxHashMap;
 
+use super::super::page::text::visible;
 use crate::heap::{FrameId, Namer, Profile};
 
 // Fields of Profile.
 const SAMPLE_TYPE: u32 = 1;
 const SAMPLE: u32 = 2;
+const MAPPING: u32 = 3;
 const LOCATION: u32 = 4;
 const FUNCTION: u32 = 5;
 const STRING_TABLE: u32 = 6;
 const TIME_NANOS: u32 = 9;
 const DURATION_NANOS: u32 = 10;
 const DEFAULT_SAMPLE_TYPE: u32 = 14;
+
+/// The number of the one mapping.
+const MAPPING_ID: u64 = 1;
 
 pub(super) fn write(profile: &Profile, namer: &mut Namer<'_>, out: &mut dyn Write) -> io::Result<()> {
     let mut strings = Strings::default();
@@ -52,7 +57,8 @@ pub(super) fn write(profile: &Profile, namer: &mut Namer<'_>, out: &mut dyn Writ
     let mut functions: FxHashMap<(u64, u64), u64> = FxHashMap::default();
     for (id, frame) in (1..).zip(locations) {
         let frame = namer.frame(frame);
-        let key = (strings.number(frame.function), strings.number(frame.file));
+        // pprof prints names on terminals as they are.
+        let key = (strings.number(&visible(frame.function)), strings.number(&visible(frame.file)));
         let next = functions.len() as u64 + 1;
         let function = *functions.entry(key).or_insert(next);
         if function == next {
@@ -67,11 +73,21 @@ pub(super) fn write(profile: &Profile, namer: &mut Namer<'_>, out: &mut dyn Writ
         line.number(2, i64::from(frame.line) as u64);
         let mut location = Message::default();
         location.number(1, id);
+        location.number(2, MAPPING_ID);
         location.message(4, &line);
         message.message(LOCATION, &location);
     }
 
     let header = &profile.capture.header;
+    // One for all, which says that there is nothing to be looked up any more.
+    let program = header.command_line.split_whitespace().next().unwrap_or_default();
+    let mut mapping = Message::default();
+    mapping.number(1, MAPPING_ID);
+    mapping.number(5, strings.number(&visible(program)));
+    for has_functions_files_lines in 7..=9 {
+        mapping.number(has_functions_files_lines, 1);
+    }
+    message.message(MAPPING, &mapping);
     message.number(TIME_NANOS, header.start_ms.saturating_mul(1_000_000) as u64);
     let duration = header.end_ms.saturating_sub(header.start_ms).max(0);
     message.number(DURATION_NANOS, duration.saturating_mul(1_000_000) as u64);

@@ -1,7 +1,9 @@
 //! The largest allocations of a view as a tree of frames, as memray's tree shows them.
 
+pub mod browser;
 mod outline;
 mod text;
+pub mod view;
 
 use rustc_hash::FxHashMap;
 

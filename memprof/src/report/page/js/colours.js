@@ -1,10 +1,48 @@
 // Colours of frames, by module or by size, for light and dark.
 
+/** As many hues as the eye tells apart, without the pink of search matches. A step of 5 comes by all of them. */
+const HUES = 12;
+
 class Palette {
   constructor(model) {
     this.model = model;
     this.modules = new Map();
     this.cache = new Map();
+    this.hues = this.chooseHues();
+  }
+
+  /**
+   * The hue of each module. The same module has the same in every report, unless a larger one of this report has it:
+   * no two of the largest look alike.
+   */
+  chooseHues() {
+    const { model } = this;
+    const held = new Float64Array(model.parents.length);
+    for (let i = 0; i < model.ends.length; i++) held[model.ends[i]] += model.bytes[i];
+    const areas = new Map();
+    for (let node = held.length - 1; node > 0; node--) {
+      held[model.parents[node]] += held[node];
+      const module = this.moduleOf(model.frames[node]);
+      if (module !== "") areas.set(module, (areas.get(module) ?? 0) + held[node]);
+    }
+    const hues = new Map();
+    const taken = new Set();
+    for (const [module] of [...areas].sort((a, b) => b[1] - a[1])) {
+      let hue = hash(module) % HUES;
+      if (taken.size < HUES) while (taken.has(hue)) hue = (hue + 5) % HUES;
+      taken.add(hue);
+      hues.set(module, hue);
+    }
+    return hues;
+  }
+
+  /** The colour of a module, a little lighter by `shift`. */
+  ofModule(module, shift, dark) {
+    const number = hash(module);
+    const hue = 20 + this.hues.get(module) * (280 / HUES);
+    const chroma = 0.06 + ((number >>> 8) % 3) * 0.012;
+    const lightness = (dark ? 0.43 : 0.865) + (((number >>> 16) % 3) - 1) * 0.015 + shift;
+    return `oklch(${lightness} ${chroma} ${hue})`;
   }
 
   /** What the colour of a frame stands for: the top package, the library, or the file. */
@@ -28,20 +66,11 @@ class Palette {
     if (colour === undefined) {
       // Neighbours of one module differ a little, by their function.
       const shift = ((hash(this.model.name(frame)) % 5) - 2) * 0.012;
-      colour = moduleColour(this.moduleOf(frame), shift, dark);
+      colour = this.ofModule(this.moduleOf(frame), shift, dark);
       this.cache.set(key, colour);
     }
     return colour;
   }
-}
-
-/** Hues leave out the pink of search matches. */
-function moduleColour(module, shift, dark) {
-  const number = hash(module);
-  const hue = 20 + (number % 20) * 15;
-  const chroma = 0.055 + ((number >>> 8) % 3) * 0.014;
-  const lightness = (dark ? 0.43 : 0.865) + (((number >>> 16) % 3) - 1) * 0.02 + shift;
-  return `oklch(${lightness} ${chroma} ${hue})`;
 }
 
 /** From grey to strong, by the logarithm of the share: a hundredth is as far from a tenth as that from the whole. */
@@ -75,7 +104,7 @@ function withoutSuffix(name) {
   return name.replace(/(?:\.cpython-[^.]*)?\.(?:pyx?|so[.\d]*|[ch]|cc|cpp|cxx|hpp|rs)$/, "") || name;
 }
 
-/** FNV-1a: the same module has the same colour in every report. */
+/** FNV-1a. */
 function hash(text) {
   let value = 0x811c9dc5;
   for (let i = 0; i < text.length; i++) value = Math.imul(value ^ text.charCodeAt(i), 0x01000193) >>> 0;

@@ -262,7 +262,7 @@ function fillPalette() {
   const largest = [...sums].sort((a, b) => b[1] - a[1]).slice(0, 12);
   place.replaceChildren(...largest.map(([module, own]) => {
     const patch = element("i");
-    patch.style.background = moduleColour(module, 0, dark);
+    patch.style.background = palette.ofModule(module, 0, dark);
     const title = `${formatShare(own, view.value[0])} allocated in ${module} itself`;
     return element("button", { type: "button", title, onclick: () => change({ search: module }, false) }, patch, module);
   }));
@@ -443,6 +443,6 @@ globalThis.memprof = {
     matched: graph.matches !== null && graph.matches[node] === 1,
   })),
   nodes: () => view.size,
-  /** Milliseconds: from the start of the script to the first picture, and for the latest picture alone. */
-  times: () => ({ first: scriptTook, latest: graph.drawTime }),
+  /** Milliseconds: from the start of loading and of the script to the first picture, and for the latest picture alone. */
+  times: () => ({ loaded: scriptBegan + scriptTook, first: scriptTook, latest: graph.drawTime }),
 };

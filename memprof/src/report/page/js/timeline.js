@@ -209,10 +209,12 @@ class Timeline {
     context.lineWidth = 3;
     context.strokeStyle = colour("--surface");
     context.fillStyle = colour("--muted");
+    // Beside the handle, where there is one.
+    const right = width - (this.model.temporal ? 26 : 16);
     for (const bytes of ticks(this.highest, 2).slice(1)) {
       const [text, at] = [short(formatBytes(bytes)), y(bytes) - 7];
-      context.strokeText(text, width - 16, at);
-      context.fillText(text, width - 16, at);
+      context.strokeText(text, right, at);
+      context.fillText(text, right, at);
     }
   }
 

@@ -1,6 +1,6 @@
-//! Lines of source for the tooltips of a page.
+//! Lines of source, for the tooltips of a page and beside the tree on a terminal.
 //!
-//! Reports are passed on to others, so that files which might hold secrets are left out, by memray's rule
+//! Pages are passed on to others, so that files which might hold secrets are left out, by memray's rule
 //! (`memray/reporters/frame_tools.py`): Python sources, executable files and files that all may read are
 //! taken for source code that is no secret.
 
@@ -40,24 +40,42 @@ pub(super) fn source_lines(
     }
     for (&path, lines) in wanted {
         let Some(file) = open(path, confidential) else { continue };
-        let Some(&last) = lines.last() else { continue };
-        let mut reader = BufReader::new(file.take(LARGEST_FILE));
-        let mut line = Vec::new();
-        for number in 1..=last {
-            line.clear();
-            if !matches!(reader.read_until(b'\n', &mut line), Ok(1..)) {
-                break;
+        read_lines(file, lines, |number, text| {
+            let text = text.trim();
+            if !text.is_empty() {
+                found.insert((path.to_owned(), number), text.to_owned());
             }
-            if lines.contains(&number) {
-                let text = String::from_utf8_lossy(&line[..line.len().min(LONGEST_LINE)]);
-                let text = text.trim();
-                if !text.is_empty() {
-                    found.insert((path.to_owned(), number), text.to_owned());
-                }
-            }
-        }
+        });
     }
     found
+}
+
+/// So many lines with their numbers, those around `line`, for the eyes of one who may read the file. Fewer where
+/// the file begins or ends; none where it cannot be read or has no such line.
+pub(super) fn lines_around(path: &str, line: u32, count: u32) -> Vec<(u32, String)> {
+    let first = line.saturating_sub(count / 2).max(1);
+    let wanted: BTreeSet<u32> = (first..first.saturating_add(count)).collect();
+    let mut found = Vec::new();
+    if let Some(file) = open(path, Confidential::None) {
+        read_lines(file, &wanted, |number, text| found.push((number, text.trim_end().to_owned())));
+    }
+    if found.iter().any(|(number, _)| *number == line) { found } else { Vec::new() }
+}
+
+/// Calls `each` with those lines of a file that are wanted and there, in order.
+fn read_lines(file: File, wanted: &BTreeSet<u32>, mut each: impl FnMut(u32, &str)) {
+    let Some(&last) = wanted.last() else { return };
+    let mut reader = BufReader::new(file.take(LARGEST_FILE));
+    let mut line = Vec::new();
+    for number in 1..=last {
+        line.clear();
+        if !matches!(reader.read_until(b'\n', &mut line), Ok(1..)) {
+            break;
+        }
+        if wanted.contains(&number) {
+            each(number, &String::from_utf8_lossy(&line[..line.len().min(LONGEST_LINE)]));
+        }
+    }
 }
 
 /// The file, if it may be shown. A capture can name any path: what is not a regular file is not waited for.
@@ -101,6 +119,23 @@ mod tests {
         assert_eq!(second_line("key.pem", 0o640, Confidential::Guess), None);
         assert_eq!(second_line("key.pem", 0o600, Confidential::None).as_deref(), Some("second = 2"));
         assert_eq!(second_line("a.py", 0o644, Confidential::All), None);
+    }
+
+    #[test]
+    fn the_lines_around_one_keep_their_indentation() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.py");
+        fs::write(&path, "one\n\n    three\nfour\nfive\n").unwrap();
+        let path = path.to_str().unwrap();
+        let around = |line, count| {
+            let lines = lines_around(path, line, count);
+            lines.iter().map(|(number, text)| format!("{number} {text}")).collect::<Vec<_>>()
+        };
+        assert_eq!(around(3, 3), ["2 ", "3     three", "4 four"]);
+        assert_eq!(around(1, 3), ["1 one", "2 ", "3     three"]);
+        assert_eq!(around(5, 3), ["4 four", "5 five"]);
+        assert_eq!(around(6, 3), [""; 0]);
+        assert!(lines_around("/dev/zero", 3, 3).is_empty());
     }
 
     #[test]
