@@ -6,6 +6,7 @@ pub mod bench;
 pub mod captured;
 pub mod chromium;
 pub mod fixture;
+pub mod hostile;
 pub mod interpreters;
 pub mod marked;
 pub mod memprof;

@@ -109,8 +109,8 @@ impl<V: Copy + Default> Part<V> {
             return Some(before.value);
         }
         self.len += 1;
-        // At three quarters a search for what is not there takes some eight places.
-        if self.len > self.places.len() / 4 * 3 {
+        // At five eighths a search for what is not there takes some four places; at three quarters it would be eight.
+        if self.len > self.places.len() / 8 * 5 {
             self.grow(seed);
         }
         None

@@ -170,7 +170,10 @@ mod tests {
     const OTHER: Place = Place { thread: 2, ..HEAP };
     const MAP: Place = Place { allocator: Allocator::Mmap, ..HEAP };
 
-    fn totals(aggregation: Aggregation) -> Vec<(Place, (u64, u64), (u64, u64))> {
+    /// Count and bytes.
+    type Pair = (u64, u64);
+
+    fn totals(aggregation: Aggregation) -> Vec<(Place, Pair, Pair)> {
         let pair = |held: Held| (held.count, held.bytes);
         aggregation.into_totals().map(|(place, at_peak, now)| (place, pair(at_peak), pair(now))).collect()
     }

@@ -12,6 +12,10 @@ use crate::capture::{Allocator, Call, FrameRecord, FrequentRecords, Header, Read
 /// that are kept. Each takes some fifty bytes.
 pub(super) const MAX_DEFINITIONS: usize = 1 << 24;
 
+/// The most frames in one stack that are followed: a thousand times what CPython allows by default. Who names frames
+/// goes along whole stacks.
+const MAX_DEPTH: u32 = 1 << 20;
+
 /// A call of an allocator, with its stack.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Event {
@@ -74,6 +78,7 @@ pub(super) fn replay(
             threads: FxHashMap::default(),
             current: 0,
             stack: StackIndex::EMPTY,
+            depth: 0,
             before: StackIndex::EMPTY,
             batches,
             stop: None,
@@ -96,10 +101,11 @@ enum Stop {
 /// Follows the stacks, and gives the calls their own.
 struct Replay<'a> {
     tables: &'a mut Tables,
-    /// The stacks of all threads but the current one.
-    threads: FxHashMap<u64, StackIndex>,
+    /// The stacks of all threads but the current one, and how many frames are in them.
+    threads: FxHashMap<u64, (StackIndex, u32)>,
     current: u64,
     stack: StackIndex,
+    depth: u32,
     /// The stack before frames were left or entered last.
     before: StackIndex,
     batches: Batches,
@@ -144,9 +150,9 @@ impl Replay<'_> {
                 self.pop(count);
             }
             Record::ContextSwitch { thread } => {
-                self.threads.insert(self.current, self.stack);
+                self.threads.insert(self.current, (self.stack, self.depth));
                 self.current = thread;
-                self.stack = self.threads.get(&thread).copied().unwrap_or_default();
+                (self.stack, self.depth) = self.threads.get(&thread).copied().unwrap_or_default();
                 self.before = self.stack;
                 if self.threads.len() > MAX_DEFINITIONS {
                     self.stop = Some(Stop::Limit(LimitReached { what: "threads", limit: MAX_DEFINITIONS }));
@@ -179,9 +185,14 @@ impl FrequentRecords for Replay<'_> {
     fn push(&mut self, frame: FrameRecord) -> bool {
         self.stack = self.tables.stacks.push(self.before, self.stack, frame);
         self.before = self.stack;
-        let is_within = self.tables.stacks.len() <= MAX_DEFINITIONS;
+        self.depth += 1;
+        let is_within = self.tables.stacks.len() <= MAX_DEFINITIONS && self.depth <= MAX_DEPTH;
         if !is_within {
-            self.stop = Some(Stop::Limit(LimitReached { what: "different stacks", limit: MAX_DEFINITIONS }));
+            self.stop = Some(Stop::Limit(if self.depth > MAX_DEPTH {
+                LimitReached { what: "frames in a stack", limit: MAX_DEPTH as usize }
+            } else {
+                LimitReached { what: "different stacks", limit: MAX_DEFINITIONS }
+            }));
         }
         is_within
     }
@@ -190,7 +201,10 @@ impl FrequentRecords for Replay<'_> {
     fn pop(&mut self, count: u32) -> bool {
         let rest = self.tables.stacks.pop(self.stack, count);
         match rest {
-            Some(rest) => self.stack = rest,
+            Some(rest) => {
+                self.stack = rest;
+                self.depth -= count;
+            }
             None => self.stop = Some(Stop::Wrong("more frames left than entered")),
         }
         rest.is_some()

@@ -54,6 +54,14 @@ impl Sites {
         self.intern_other(site)
     }
 
+    /// Fetches what [`Sites::intern`] will look at for a stack.
+    #[inline]
+    pub(super) fn fetch(&self, stack: StackIndex) {
+        if let Some(&latest) = self.latest.get(stack.index()) {
+            std::hint::black_box(self.sites.get(latest as usize).map(|site| site.thread));
+        }
+    }
+
     fn intern_other(&mut self, site: Site) -> SiteId {
         let Self { sites, ids, latest } = self;
         let next = sites.len() as u32;

@@ -173,6 +173,7 @@ impl Temporal {
 impl Observer for Temporal {
     #[inline]
     fn foresee(&self, event: &Event) {
+        self.sites.fetch(event.stack);
         match &self.view {
             Follower::HighWater(high_water) => high_water.foresee(event),
             Follower::Leaks(lifetimes) => lifetimes.foresee(event),

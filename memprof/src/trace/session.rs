@@ -18,8 +18,8 @@ use super::{
 };
 use crate::{
     capture::{
-        self, AggregatingWriter, Allocator, Extension, FileFormat, Header, Loss, PythonAllocator, Sink, Summary, Target,
-        Version as CaptureVersion, WriteError, Writer,
+        self, AggregatingWriter, Allocator, Extension, FileFormat, Header, Loss, PythonAllocator, Sink,
+        Summary, Target, Version as CaptureVersion, WriteError, Writer,
     },
     python::{interpreter::Interpreter, version::Version},
     target::{Process, maps::Mapping, module::Module},

@@ -96,7 +96,10 @@ fn measure(millions: u64, capture: &Path) -> anyhow::Result<()> {
     let out = folder.path().join("report");
     let size = fs::metadata(capture)?.len();
     println!("\n{millions} million allocations, a capture of {:.0} MB", size as f64 / 1e6);
-    println!("{:35} {:>9} {:>9} {:>6}   {:>8} {:>8} {:>6}", "", "memray", "memprof", "ratio", "memray", "memprof", "ratio");
+    println!(
+        "{:35} {:>9} {:>9} {:>6}   {:>8} {:>8} {:>6}",
+        "", "memray", "memprof", "ratio", "memray", "memprof", "ratio"
+    );
     let mut stats_time = None;
     for report in &REPORTS {
         let mut theirs = Command::new(Release::V1_20.python());
@@ -129,7 +132,8 @@ fn measure(millions: u64, capture: &Path) -> anyhow::Result<()> {
             stats_time = Some(time);
         }
     }
-    let calls = command::stats(capture)["metadata"]["total_allocations"].as_u64().context("a number of calls")?;
+    let calls =
+        command::stats(capture)["metadata"]["total_allocations"].as_u64().context("a number of calls")?;
     let seconds = stats_time.context("stats were made")?.as_secs_f64();
     println!(
         "memprof stats: {:.1} million calls a second, {:.2} GB/s of the capture's compressed bytes",
