@@ -6,11 +6,10 @@ pub const MAX_PROCESSES: u32 = 1024;
 /// Threads of all traced processes together whose state is kept between an allocator's entry and return.
 pub const MAX_THREADS: u32 = 65_536;
 
-/// Distinct stacks remembered as sent. The least recently used is forgotten first; forgetting one only
-/// sends it again.
-pub const MAX_SEEN_STACKS: u32 = 262_144;
+/// Distinct stacks remembered as sent; a power of two. Forgetting one only sends it again.
+pub const MAX_SEEN_STACKS: u32 = 1 << 19;
 
-/// Code objects remembered as sent, likewise.
+/// Code objects remembered as sent.
 pub const MAX_SEEN_CODE: u32 = 131_072;
 
 /// Python frames of one stack. A deeper stack is cut at its outer end and marked as cut.

@@ -7,7 +7,8 @@ pub struct ThreadState {
     /// Stack pointer at the entry of the outermost allocator call, or 0 outside of one.
     pub entry_sp: u64,
     /// Return address found there: a different word in the same place means a tail call from a function
-    /// with a return probe, the same word a call that replaces one which never returned.
+    /// with a return probe, the same word a call that replaces one which never returned. Only kept as long as the
+    /// process's trampoline is not known.
     pub entry_return: u64,
     /// Bytes asked for.
     pub size: u64,

@@ -2,7 +2,7 @@
 
 use aya_ebpf::{
     macros::map,
-    maps::{Array, HashMap, LruHashMap, PerCpuArray, RingBuf},
+    maps::{Array, HashMap, PerCpuArray, RingBuf},
 };
 use memprof_common::{
     config::{Config, MAX_PROCESSES, MAX_SEEN_CODE, MAX_SEEN_STACKS, MAX_THREADS},
@@ -40,9 +40,10 @@ pub static COUNTERS: Array<Counters> = Array::with_max_entries(MAX_PROCESSES, 0)
 #[map]
 pub static THREADS: HashMap<u32, ThreadState> = HashMap::with_max_entries(MAX_THREADS, 0);
 
-/// Stacks that have been sent, by id. What is forgotten is sent again.
+/// Ids of stacks that have been sent. An id has one place, shared by two of them: it is found without a helper, and the
+/// elder of the two gives way to a third. What is forgotten is sent again.
 #[map]
-pub static SEEN_STACKS: LruHashMap<u64, u8> = LruHashMap::with_max_entries(MAX_SEEN_STACKS, 0);
+pub static SEEN_STACKS: Array<[u64; 2]> = Array::with_max_entries(MAX_SEEN_STACKS / 2, 0);
 
 /// Code objects that have been sent, by a hash of program and address. Never forgotten before the object dies,
 /// because a stack in `SEEN_STACKS` stands for the objects at its addresses.

@@ -18,7 +18,7 @@ use memprof_common::{
 use crate::{
     hash,
     maps::{PROCESSES, STACK, WALK},
-    stack::{WINDOW, Walk},
+    stack::{StackRecord, WINDOW, Walk},
     user,
 };
 
@@ -66,32 +66,51 @@ fn newest_frame(
     walk: *mut Walk,
     thread: &ThreadState,
 ) -> Option<u64> {
-    let own = thread_state(process, state, thread)?;
-    let hop = user::read::<u64>(own.wrapping_add(u64::from(process.layout.tstate_frame)))?;
+    // SAFETY: this CPU's element, held by this walk.
+    let walk = unsafe { &mut *walk };
+    let hop = of_own_state(process, state, walk, thread)?;
     if process.layout.frame_hop == frame_hop::CFRAME {
-        // SAFETY: this CPU's element, held by this walk.
-        unsafe { (*walk).cframe = hop };
+        walk.cframe = hop;
         return user::read::<u64>(hop.wrapping_add(u64::from(process.layout.cframe_current_frame)));
     }
     Some(hop)
 }
 
-/// The thread's `PyThreadState`, known to be its own.
+/// The frame, or what leads to it, from the thread's `PyThreadState`, which is known to be its own.
 #[inline(always)]
-fn thread_state(process: &Process, state: &mut ProcessState, thread: &ThreadState) -> Option<u64> {
-    let owner = u64::from(process.layout.tstate_thread_id);
-    let is_own = |found: u64| user::read::<u64>(found.wrapping_add(owner)) == Some(thread.thread_pointer);
+fn of_own_state(
+    process: &Process,
+    state: &mut ProcessState,
+    walk: &mut Walk,
+    thread: &ThreadState,
+) -> Option<u64> {
     // Up to 3.11 the thread's own datum names the main interpreter's state even inside a sub-interpreter; who
     // holds the GIL is known to the process, and right where it is this thread.
     if process.layout.runtime_tstate_current != ABSENT {
         let current = process.runtime.wrapping_add(u64::from(process.layout.runtime_tstate_current));
-        let found = user::read::<u64>(current)?;
-        if found != 0 && is_own(found) {
-            return Some(found);
+        let holder = user::read::<u64>(current)?;
+        if let Some(hop) = of_state(process, walk, thread, holder) {
+            return Some(hop);
         }
     }
-    let found = own_datum(process, state, thread)?;
-    (found != 0 && is_own(found)).then_some(found)
+    let own = own_datum(process, state, thread)?;
+    of_state(process, walk, thread, own)
+}
+
+/// The same from the state at `address`, if that is the thread's. Everything is had with one read, since a read costs more
+/// than what it reads.
+#[inline(always)]
+fn of_state(process: &Process, walk: &mut Walk, thread: &ThreadState, address: u64) -> Option<u64> {
+    if address == 0 {
+        return None;
+    }
+    let (owner, hop) = (process.layout.tstate_thread_id, process.layout.tstate_frame);
+    let size = user::at_most(u32::from(if owner > hop { owner } else { hop }) + 8, WINDOW as u32);
+    // SAFETY: the destination has WINDOW bytes; the helper checks the source.
+    let result =
+        unsafe { bpf_probe_read_user(walk.window.as_mut_ptr().cast(), size, address as *const c_void) };
+    let is_own = result == 0 && word(walk, u64::from(owner)) == thread.thread_pointer;
+    is_own.then(|| word(walk, u64::from(hop)))
 }
 
 /// `pthread_getspecific(autoTSSkey)`.
@@ -130,25 +149,14 @@ fn own_datum(process: &Process, state: &mut ProcessState, thread: &ThreadState) 
 }
 
 /// Frames that are taken by one call of [`stride`].
-const STRIDE: u32 = 32;
+const STRIDE: u32 = 16;
 
 /// Takes some frames. The verifier follows every iteration of a loop, but a function of its own only once: two short
-/// loops, one in the other, are checked in a fraction of the time of a long one.
+/// loops, one in the other, are checked in a fraction of the time of a long one. What a frame needs is looked up once
+/// for all of them.
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub extern "C" fn stride(set: u32, slot: u32) -> u32 {
-    for _ in 0..STRIDE {
-        if step(set, slot) != MORE {
-            return END;
-        }
-    }
-    MORE
-}
-
-/// Takes one frame. Its result is unknown to the caller.
-#[unsafe(no_mangle)]
-#[inline(never)]
-pub extern "C" fn step(set: u32, slot: u32) -> u32 {
     let (Some(walk), Some(record), Some(process)) =
         (WALK.get_ptr_mut(set), STACK.get_ptr_mut(set), PROCESSES.get(slot))
     else {
@@ -156,6 +164,17 @@ pub extern "C" fn step(set: u32, slot: u32) -> u32 {
     };
     // SAFETY: this CPU's elements, held by this walk.
     let (walk, record) = unsafe { (&mut *walk, &mut *record) };
+    for _ in 0..STRIDE {
+        if step(process, walk, record) != MORE {
+            return END;
+        }
+    }
+    MORE
+}
+
+/// Takes one frame.
+#[inline(always)]
+fn step(process: &Process, walk: &mut Walk, record: &mut StackRecord) -> u32 {
     let layout = &process.layout;
     let frame = walk.frame;
     if frame == 0 {
@@ -246,7 +265,7 @@ fn byte(walk: &Walk, at: u64) -> u8 {
 }
 
 #[inline(always)]
-fn push(walk: &mut Walk, record: &mut crate::stack::StackRecord, frame: PythonFrame) {
+fn push(walk: &mut Walk, record: &mut StackRecord, frame: PythonFrame) {
     let index = walk.python;
     if index < MAX_PYTHON_FRAMES {
         // SAFETY: masked to the array.

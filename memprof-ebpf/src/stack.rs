@@ -4,7 +4,7 @@ use core::ffi::c_void;
 
 use aya_ebpf::helpers::generated::{bpf_probe_read_kernel, bpf_ringbuf_output};
 use memprof_common::{
-    config::{MAX_NATIVE_FRAMES, MAX_PYTHON_FRAMES},
+    config::{MAX_NATIVE_FRAMES, MAX_PYTHON_FRAMES, MAX_SEEN_STACKS},
     counter::Counter,
     event::{Kind, PythonFrame, Stack, stack_flag},
     process::{Process, ProcessState, process_flag},
@@ -145,9 +145,15 @@ fn walk(
     }
     // 0 means none.
     let id = hash::mix(hash, u64::from(flags)) | 1;
-    // SAFETY: the value is not read.
-    if unsafe { SEEN_STACKS.get(id) }.is_none() && send(python, native, flags, id, slot, tid, set) {
-        let _ = SEEN_STACKS.insert(id, 1, 0);
+    let seen = SEEN_STACKS.get_ptr_mut((id >> 32) as u32 & (MAX_SEEN_STACKS / 2 - 1))?;
+    // SAFETY: the words are read and written whole. Should two CPUs write at the same time, a stack is sent once more.
+    let is_new = unsafe { (*seen)[0] != id && (*seen)[1] != id };
+    if is_new && send(python, native, flags, id, slot, tid, set) {
+        // SAFETY: as above.
+        unsafe {
+            (*seen)[1] = (*seen)[0];
+            (*seen)[0] = id;
+        }
     }
     Some(id)
 }

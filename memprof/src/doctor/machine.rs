@@ -5,10 +5,7 @@ use std::{fs, num::NonZeroU32, path::Path};
 use aya::{programs::ProgramType, sys::is_program_supported};
 
 use crate::{
-    probe::{
-        attach,
-        plan::{self, Plan, Program},
-    },
+    probe::plan::{self, Plan, Program},
     target::{Process, module},
     trace::kernel::{Kernel, Settings},
 };
@@ -131,7 +128,7 @@ fn try_probe(kernel: &mut Kernel) -> Trial {
         let why = unreadable.first().map_or("none has a place for it", |file| &file.reason);
         return Err(format!("no file of this process can be probed: {why}"));
     };
-    attach::attach(&mut kernel.ebpf, module, &[probe], pid, 0).map_err(|error| innermost(&error))?;
+    kernel.attach(module, &[probe], pid, 0).map_err(|error| innermost(&error))?;
     Ok(format!("placed in this process ({}) and taken away", module.path))
 }
 

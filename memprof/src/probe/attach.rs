@@ -1,6 +1,7 @@
-//! Places probes: perf-event uprobes with a PID filter, so that no other process gets a breakpoint.
+//! Places probes, with a PID filter, so that no other process gets a breakpoint: many in one link, or perf events on a kernel
+//! that has no such links.
 
-use std::num::NonZeroU32;
+use std::{num::NonZeroU32, os::fd::OwnedFd};
 
 use aya::{
     Ebpf,
@@ -11,7 +12,11 @@ use aya::{
 };
 use memprof_common::function::Cookie;
 
-use super::plan::{Probe, Program};
+use super::{
+    bpf::Places,
+    multi,
+    plan::{Probe, Program},
+};
 use crate::target::module::Module;
 
 /// Why a probe could not be placed.
@@ -36,14 +41,15 @@ pub enum AttachError {
         /// Where in it.
         offset: u64,
         /// What the kernel said.
-        source: Box<ProgramError>,
+        source: Box<dyn std::error::Error + Send + Sync>,
     },
 }
 
 impl Program {
-    /// All of them.
+    /// All of them, in the order in which they are placed: that of returns before that of entries, so that no entry is
+    /// seen without its return.
     pub const ALL: [Self; 5] =
-        [Self::Enter, Self::Return, Self::Free, Self::CodeDealloc, Self::ModulesChanged];
+        [Self::Return, Self::Enter, Self::Free, Self::CodeDealloc, Self::ModulesChanged];
 
     /// The name in the eBPF object.
     pub const fn name(self) -> &'static str {
@@ -57,44 +63,114 @@ impl Program {
     }
 }
 
-/// Probes in place; they are taken away when this is dropped.
-pub type Links = Vec<UProbeLink>;
-
-/// Loads every program into the kernel, where it is verified.
-pub fn load(ebpf: &mut Ebpf) -> Result<(), AttachError> {
-    for program in Program::ALL {
-        let loaded = uprobe(ebpf, program)?.load();
-        loaded.map_err(|error| refused(program, &error))?;
-        if let Some(count) =
-            uprobe(ebpf, program)?.info().ok().and_then(|info| info.verified_instruction_count())
-        {
-            log::debug!("program {}: {count} instructions verified", program.name());
-        }
-    }
-    Ok(())
+/// A probe in place, or several; they are taken away when this is dropped.
+#[derive(Debug)]
+pub enum Link {
+    /// Of a program in a file.
+    Multi(OwnedFd),
+    /// A perf event.
+    Single(UProbeLink),
 }
 
-/// The verifier's log has thousands of lines, of which the last before its statistics says what is wrong.
+/// Probes in place.
+pub type Links = Vec<Link>;
+
+/// The programs of the probes, verified by the kernel.
+pub enum Programs {
+    /// For links of many probes.
+    Multi(multi::Programs),
+    /// For perf events, where the kernel has no such links. aya holds them.
+    Single,
+}
+
+impl Programs {
+    /// Loads every program into the kernel. `object` is what `ebpf` was made of.
+    pub fn load(object: &[u8], ebpf: &mut Ebpf) -> Result<Self, AttachError> {
+        let programs = multi::Programs::load(object, ebpf).map_err(|error| {
+            let program = match &error {
+                multi::Error::Refused { program, .. } => program.name(),
+                multi::Error::Object(_) => "of a probe",
+            };
+            AttachError::Load { program, reason: error.to_string() }
+        })?;
+        if let Some(programs) = programs {
+            return Ok(Self::Multi(programs));
+        }
+        log::debug!("the kernel has no links of many probes: each is a perf event");
+        for program in Program::ALL {
+            let loaded = uprobe(ebpf, program)?.load();
+            loaded.map_err(|error| refused(program, &error))?;
+        }
+        Ok(Self::Single)
+    }
+
+    /// Places a module's probes in one process.
+    pub fn attach(
+        &self,
+        ebpf: &mut Ebpf,
+        module: &Module,
+        probes: &[Probe],
+        pid: NonZeroU32,
+        slot: u16,
+    ) -> Result<Links, AttachError> {
+        match self {
+            Self::Multi(programs) => together(programs, module, probes, pid, slot),
+            Self::Single => one_by_one(ebpf, module, probes, pid, slot),
+        }
+    }
+}
+
 fn refused(program: Program, error: &ProgramError) -> AttachError {
     log::debug!("{error}");
     let reason = match error {
         ProgramError::LoadError { io_error, verifier_log } => {
-            let log = verifier_log.to_string();
-            let last =
-                log.lines().rev().find(|line| !line.is_empty() && !is_statistics(line)).unwrap_or_default();
-            format!("{io_error} ({})", last.trim())
+            format!("{io_error} ({})", last_word(&verifier_log.to_string()))
         }
         other => other.to_string(),
     };
     AttachError::Load { program: program.name(), reason }
 }
 
+/// The verifier's log has thousands of lines, of which the last before its statistics says what is wrong.
+pub(super) fn last_word(log: &str) -> &str {
+    let mut lines = log.lines().rev();
+    lines.find(|line| !line.is_empty() && !is_statistics(line)).unwrap_or_default().trim()
+}
+
 fn is_statistics(line: &str) -> bool {
     ["processed ", "verification time ", "stack depth "].iter().any(|start| line.starts_with(start))
 }
 
-/// Places a module's probes in one process.
-pub fn attach(
+/// What a probe tells its program.
+fn cookie(probe: &Probe, slot: u16) -> Cookie {
+    probe.function.map_or(Cookie(u64::from(slot) << 16), |function| Cookie::new(function, slot))
+}
+
+fn together(
+    programs: &multi::Programs,
+    module: &Module,
+    probes: &[Probe],
+    pid: NonZeroU32,
+    slot: u16,
+) -> Result<Links, AttachError> {
+    let path = module.descriptor_path();
+    let mut links = Links::new();
+    for program in Program::ALL {
+        let mut places = Places::default();
+        for probe in probes.iter().filter(|probe| probe.program == program) {
+            places.offsets.push(probe.file_offset);
+            places.cookies.push(cookie(probe, slot).0);
+        }
+        let Some(&offset) = places.offsets.first() else { continue };
+        let link = programs.link(program, &path, &places, pid.get()).map_err(|source| {
+            AttachError::Refused { path: module.path.clone(), offset, source: source.into() }
+        })?;
+        links.push(Link::Multi(link));
+    }
+    Ok(links)
+}
+
+fn one_by_one(
     ebpf: &mut Ebpf,
     module: &Module,
     probes: &[Probe],
@@ -105,11 +181,9 @@ pub fn attach(
     let mut links = Links::new();
     for probe in probes {
         let program = uprobe(ebpf, probe.program)?;
-        let cookie =
-            probe.function.map_or(Cookie(u64::from(slot) << 16), |function| Cookie::new(function, slot));
         let point = UProbeAttachPoint {
             location: UProbeAttachLocation::AbsoluteOffset(probe.file_offset),
-            cookie: Some(cookie.0),
+            cookie: Some(cookie(probe, slot).0),
         };
         let link = program
             .attach(point, &path, UProbeScope::OneProcess(pid))
@@ -117,9 +191,9 @@ pub fn attach(
             .map_err(|source| AttachError::Refused {
                 path: module.path.clone(),
                 offset: probe.file_offset,
-                source: Box::new(source),
+                source: source.into(),
             })?;
-        links.push(link);
+        links.push(Link::Single(link));
     }
     Ok(links)
 }

@@ -1,6 +1,8 @@
 //! Which allocator functions exist in a process, at which instruction each is probed, and attaching the probes.
 
 pub mod attach;
+mod bpf;
+mod multi;
 pub mod plan;
 pub mod site;
 pub mod symbol;

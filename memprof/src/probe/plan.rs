@@ -57,7 +57,6 @@ pub fn allocators(module: &Module) -> Plan {
         let Some(file_offset) = module.file_offset(definition.svma + site.offset) else { continue };
         let function = Some(definition.function);
         if program == Program::Enter {
-            // First, so that no entry is seen without its return.
             plan.probes.push(Probe { program: Program::Return, function, file_offset });
         }
         plan.probes.push(Probe { program, function, file_offset });

@@ -1,5 +1,7 @@
 //! The kernel side, loaded: its maps and its ring buffer.
 
+use std::num::NonZeroU32;
+
 use aya::{
     Ebpf, EbpfLoader, include_bytes_aligned,
     maps::{Array, HashMap, MapData, MapError, RingBuf},
@@ -13,7 +15,11 @@ use memprof_common::{
 
 use super::btf::{self, BtfError};
 use crate::{
-    probe::attach::{self, AttachError},
+    probe::{
+        attach::{AttachError, Links, Programs},
+        plan::Probe,
+    },
+    target::module::Module,
     unwind::{
         Tables,
         table::{Descriptors, Limits},
@@ -71,12 +77,13 @@ pub struct Settings {
 
 /// The loaded programs and their maps.
 pub struct Kernel {
-    /// For placing probes.
+    /// The object.
     pub ebpf: Ebpf,
     /// Every record of every process.
     pub events: RingBuf<MapData>,
     /// The unwind tables.
     pub tables: Tables,
+    programs: Programs,
     processes: Array<MapData, Process>,
     states: Array<MapData, ProcessState>,
     counters: Array<MapData, KernelCounters>,
@@ -109,7 +116,7 @@ impl Kernel {
             .map_err(|error| KernelError::Load(Box::new(error)))?;
         let tables = Descriptors::of(&ebpf).and_then(|descriptors| Tables::new(descriptors, limits));
         let tables = tables.map_err(KernelError::Tables)?;
-        attach::load(&mut ebpf)?;
+        let programs = Programs::load(OBJECT, &mut ebpf)?;
         for (program, tracepoint) in TRACEPOINTS {
             attach_tracepoint(&mut ebpf, program, tracepoint)
                 .map_err(|source| KernelError::Tracepoint { tracepoint, source: Box::new(source) })?;
@@ -123,6 +130,7 @@ impl Kernel {
         Ok(Self {
             ebpf,
             tables,
+            programs,
             events,
             processes,
             states,
@@ -131,6 +139,17 @@ impl Kernel {
             seen_code,
             used: vec![false; MAX_PROCESSES as usize],
         })
+    }
+
+    /// Places a module's probes in one process.
+    pub fn attach(
+        &mut self,
+        module: &Module,
+        probes: &[Probe],
+        pid: NonZeroU32,
+        slot: u16,
+    ) -> Result<Links, AttachError> {
+        self.programs.attach(&mut self.ebpf, module, probes, pid, slot)
     }
 
     /// Takes a free slot for a process.

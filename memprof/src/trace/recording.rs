@@ -16,7 +16,7 @@ use super::{
 use crate::{
     capture::WriteError,
     probe::{
-        attach::{self, AttachError, Links},
+        attach::{AttachError, Links},
         plan::{self, Plan, Program},
     },
     python::{
@@ -233,8 +233,8 @@ impl Recording {
             if plan.probes.is_empty() || (!is_code_dealloc && traced.links.contains_key(&module.id)) {
                 continue;
             }
-            let links = attach::attach(&mut self.kernel.ebpf, &module, &plan.probes, target, slot)
-                .map_err(|error| gone_or(traced, error))?;
+            let links = self.kernel.attach(&module, &plan.probes, target, slot);
+            let links = links.map_err(|error| gone_or(traced, error))?;
             traced.links.entry(module.id).or_default().extend(links);
             if plan.allocator_text.is_some() {
                 found.allocators.push((module.path.clone(), plan));

@@ -5,6 +5,7 @@
 //! figures drift with the machine. Run by `cargo xtask bench overhead`.
 
 use std::{
+    env,
     ffi::OsStr,
     fs,
     path::Path,
@@ -31,6 +32,13 @@ use tempfile::TempDir;
 /// How often each pair of malloc and free is measured, and how often the whole program.
 const ROUNDS: usize = 7;
 const PROGRAM_ROUNDS: usize = 5;
+
+/// The parts, by the names that choose some of them on the command line; all of them where none is named.
+const PARTS: [(&str, Part); 4] =
+    [("c", c_pairs), ("python", python_pairs), ("program", whole_program), ("delays", delays)];
+
+/// Measures and prints.
+type Part = fn() -> anyhow::Result<()>;
 
 /// What bpftrace's users write for the task: sizes kept from entry to return, live blocks in a map.
 const BPFTRACE: &str = r#"
@@ -142,6 +150,17 @@ fn bpftrace(pid: i32, folder: &Path) -> anyhow::Result<Program> {
 
 fn main() -> anyhow::Result<()> {
     println!("{}", machine());
+    let wanted: Vec<String> = env::args().skip(1).collect();
+    for (name, part) in PARTS {
+        if wanted.is_empty() || wanted.iter().any(|wanted| wanted == name) {
+            part()?;
+        }
+    }
+    Ok(())
+}
+
+/// malloc and free in a C program.
+fn c_pairs() -> anyhow::Result<()> {
     let c = pairs(
         "malloc(100) and free in a C program",
         &mut Command::new(fixture::c("spin")),
@@ -155,15 +174,17 @@ fn main() -> anyhow::Result<()> {
     )?;
     println!("    memprof without stacks / probes that do nothing: {:.2} (to reach: 1.3)", c[2] / c[1]);
     println!("    bpftrace / memprof without stacks: {:.1} (to reach: 5)", c[4] / c[2]);
+    Ok(())
+}
 
-    let python = Release::V1_20.python();
+/// The same by an interpreter.
+fn python_pairs() -> anyhow::Result<()> {
     pairs(
         "bytes(1000) made and dropped ten frames deep in Python (its loop included)",
-        Command::new(&python).arg(fixture::file("bench/pairs.py")),
+        Command::new(Release::V1_20.python()).arg(fixture::file("bench/pairs.py")),
         &[Tracer::Nobody, Tracer::Nothing, Tracer::Memprof("--no-stacks"), Tracer::Memprof("--no-native")],
     )?;
-    whole_program(&python)?;
-    delays(&python)
+    Ok(())
 }
 
 /// Measures a pair under each of `tracers`, prints a table, and returns the medians in the same order.
@@ -187,7 +208,8 @@ fn pairs(title: &str, program: &mut Command, tracers: &[Tracer]) -> anyhow::Resu
 }
 
 /// A call-heavy program's own wall time, untraced, under memprof, under memray.
-fn whole_program(python: &Path) -> anyhow::Result<()> {
+fn whole_program() -> anyhow::Result<()> {
+    let python = &Release::V1_20.python();
     let folder = tempfile::tempdir()?;
     let script = fixture::file("bench/unparse.py");
     let capture = folder.path().join("bench.bin");
@@ -225,7 +247,8 @@ fn whole_program(python: &Path) -> anyhow::Result<()> {
 }
 
 /// How long one waits for memprof, before and after.
-fn delays(python: &Path) -> anyhow::Result<()> {
+fn delays() -> anyhow::Result<()> {
+    let python = &Release::V1_20.python();
     let folder = tempfile::tempdir()?;
     let capture = folder.path().join("bench.bin");
     let script = fixture::file("bench/times.py");
