@@ -13,6 +13,9 @@ use memprof_tests::memray::Release;
 
 use super::compare_reports;
 
+/// Path, load bias, and the segments with their sizes.
+type Mapped = (String, u64, Vec<(u64, u64)>);
+
 /// What a reader knows when it gives the events of a capture to a sink.
 struct Feeder {
     sink: Box<dyn Sink>,
@@ -20,8 +23,8 @@ struct Feeder {
     stacks: HashMap<u64, Vec<PythonFrame>>,
     /// The return addresses of each native stack, the outermost first, by its number.
     natives: Vec<Vec<u64>>,
-    /// The maps of the generation that is being read: path, bias, segments.
-    maps: Vec<(String, u64, Vec<(u64, u64)>)>,
+    /// The maps of the generation that is being read.
+    maps: Vec<Mapped>,
     maps_changed: bool,
 }
 
