@@ -45,3 +45,11 @@ pub fn lines<A: AsRef<OsStr>>(script: &str, arguments: impl IntoIterator<Item = 
 pub fn allocations(capture: &Path, least: u64) -> Vec<Value> {
     lines("python/allocations.py", [capture.as_os_str(), OsStr::new(&least.to_string())])
 }
+
+/// The same with memray's native frames among Python's.
+pub fn hybrid_allocations(capture: &Path, least: u64) -> Vec<Value> {
+    lines(
+        "python/allocations.py",
+        [capture.as_os_str(), OsStr::new(&least.to_string()), OsStr::new("hybrid")],
+    )
+}

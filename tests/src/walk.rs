@@ -3,6 +3,7 @@
 use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use std::{env, fs, thread};
 
@@ -19,6 +20,9 @@ use memprof_common::unwind::{End, ReturnProbes};
 
 use crate::fixture::workspace;
 
+/// Bytes of the tables' arrays: as much as `memprof` has where nothing else is said.
+pub const MEMORY: u64 = 48 << 20;
+
 /// The slot that a probed process has.
 pub const SLOT: u16 = 5;
 
@@ -30,8 +34,17 @@ pub struct Walker {
     pub tables: Tables,
 }
 
-/// Builds the object with the walk's programs, from this tree.
+/// The object with the walk's programs, built from this tree when it is first asked for.
 pub fn object() -> anyhow::Result<Vec<u8>> {
+    static OBJECT: Mutex<Option<Vec<u8>>> = Mutex::new(None);
+    let mut object = OBJECT.lock().unwrap_or_else(PoisonError::into_inner);
+    if object.is_none() {
+        *object = Some(build()?);
+    }
+    object.clone().context("it was just built")
+}
+
+fn build() -> anyhow::Result<Vec<u8>> {
     let output = Command::new(env::var_os("CARGO").unwrap_or("cargo".into()))
         .current_dir(workspace())
         .args(["xtask", "build-ebpf", "--bench"])
@@ -45,7 +58,7 @@ pub fn object() -> anyhow::Result<Vec<u8>> {
 impl Walker {
     /// Loads the object.
     pub fn load(return_probes: ReturnProbes) -> anyhow::Result<Self> {
-        let limits = Limits::of_bytes(32 << 20);
+        let limits = Limits::of_bytes(MEMORY);
         let object = object()?;
         let mut loader = EbpfLoader::new();
         limits.set(&mut loader);

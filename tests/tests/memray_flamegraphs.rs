@@ -1,14 +1,16 @@
 //! The flame graphs of captures made by memray: nodes, sizes and counts are those of memray's own.
 
 use std::collections::BTreeMap;
+use std::ffi::OsStr;
 use std::path::Path;
 use std::process::Command;
 
-use memprof::heap::{
+use ::memprof::heap::{
     Namer, Profile, Question, TemporalProfile, TemporalQuestion, TemporalView, Threads, View, native_names,
 };
-use memprof::report::frame_tree::{FrameTree, Orientation, Shown, TOO_DEEP};
-use memprof::report::profile_tree::{profile_tree, temporal_tree};
+use ::memprof::report::frame_tree::{FrameTree, Orientation, Shown, TOO_DEEP};
+use ::memprof::report::profile_tree::{profile_tree, temporal_tree};
+use memprof_tests::memprof;
 use memprof_tests::memray::{Release, fixture};
 use serde_json::Value;
 
@@ -22,9 +24,13 @@ fn compare(release: Release, options: &[&str], program: &[&str]) {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let capture = folder.path().join("capture.bin");
     release.record(options, program, &capture);
+    compare_graphs(release, &capture, options);
+}
+
+fn compare_graphs(release: Release, capture: &Path, options: &[&str]) {
     let output = Command::new(release.python())
         .arg(fixture("flamegraph.py"))
-        .arg(&capture)
+        .arg(capture)
         .output()
         .expect("the virtual environment has a Python");
     assert!(output.status.success(), "flamegraph.py: {}", String::from_utf8_lossy(&output.stderr));
@@ -32,12 +38,12 @@ fn compare(release: Release, options: &[&str], program: &[&str]) {
     let native = options.contains(&"--native");
     for (name, their) in theirs.as_object().expect("an object") {
         let (ours, their) = if name.starts_with("temporal") {
-            let (ours, peaks) = our_temporal(&capture, name, native);
+            let (ours, peaks) = our_temporal(capture, name, native);
             let their_peaks: Vec<u64> = serde_json::from_value(their["peaks"].clone()).unwrap_or_default();
             assert_eq!(peaks, their_peaks, "{name}");
             (ours, their_temporal(their, native))
         } else {
-            (our_sums(&capture, name, native), their_sums(their, name.contains("split"), native))
+            (our_sums(capture, name, native), their_sums(their, name.contains("split"), native))
         };
         assert!(ours.len() > 10, "{name}: {} nodes", ours.len());
         for (path, sum) in &their {
@@ -50,7 +56,12 @@ fn compare(release: Release, options: &[&str], program: &[&str]) {
 /// A frame's text. memray and memprof find different paths for the sources of native functions, so that in native
 /// captures functions alone are compared.
 fn frame(function: &str, file: &str, line: &str, native: bool) -> String {
-    if native { function.to_owned() } else { format!("{function} {file}:{line}") }
+    match native {
+        false => format!("{function} {file}:{line}"),
+        // What has no name is file and address in memprof's own captures.
+        true if function.contains("+0x") => "<unknown>".to_owned(),
+        true => function.to_owned(),
+    }
 }
 
 fn their_sums(graph: &Value, split: bool, native: bool) -> Sums {
@@ -200,4 +211,16 @@ fn nodes_are_memrays_in_aggregated_captures() {
 #[test]
 fn nodes_are_memrays_with_native_frames() {
     compare(Release::V1_20, &["--native"], &["allocate.py"]);
+}
+
+#[test]
+fn nodes_are_memrays_in_memprofs_own_native_captures() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let capture = folder.path().join("capture.bin");
+    let (python, script) = (Release::V1_20.python(), fixture("allocate.py"));
+    let mut arguments: Vec<&OsStr> =
+        ["run", "--quiet", "--native", "--output"].iter().map(OsStr::new).collect();
+    arguments.extend([capture.as_os_str(), OsStr::new("--"), python.as_os_str(), script.as_os_str()]);
+    memprof::output(arguments);
+    compare_graphs(Release::V1_20, &capture, &["--native"]);
 }

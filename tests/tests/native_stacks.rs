@@ -1,10 +1,14 @@
 //! The native walk against gdb: every stack of programs built in many ways, frame by frame.
 
-use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::OsStr;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use ::memprof::capture::Record;
 use memprof_common::unwind::{End, ReturnProbes};
+use memprof_tests::memprof;
 use memprof_tests::walk::{
     SLOT, Walker, fixture, go_on, receive, run, symbol_offset, wait_stopped, without_randomization,
 };
@@ -151,6 +155,66 @@ fn gcc_position_dependent() {
 }
 
 #[test]
+fn gcc_static_and_position_independent() {
+    c("gcc", &["-O2", "-static-pie", "-DWITHOUT_PLUGIN"]);
+}
+
+/// Distinct stacks of callers of `mark`, the innermost first.
+type Callers = BTreeSet<Vec<u64>>;
+
+/// The callers in a capture: those of the stacks that begin in `mark`.
+fn in_capture(capture: &Path, mark: Range<u64>) -> Callers {
+    let mut reader = ::memprof::capture::Reader::open(capture).unwrap();
+    let mut nodes: Vec<(u64, u32)> = vec![(0, 0)];
+    let mut callers = Callers::new();
+    while let Some(record) = reader.next_record().unwrap() {
+        match record {
+            Record::NativeFrame { ip, parent } => nodes.push((ip, parent)),
+            Record::Call(call) if call.allocator.allocates() => {
+                let frames = std::iter::successors(Some(nodes[call.native as usize]), |&(_, parent)| {
+                    (parent != 0).then(|| nodes[parent as usize])
+                });
+                let frames: Vec<u64> = frames.map(|(ip, _)| ip).collect();
+                if mark.contains(&frames[0]) {
+                    callers.insert(frames[1..].to_vec());
+                }
+            }
+            _ => {}
+        }
+    }
+    callers
+}
+
+#[test]
+fn allocations_of_a_recording_have_the_stacks_that_gdb_has() {
+    // Static, so that every address is the same whoever starts it.
+    let fixture = build("gcc", "shapes.c", &["-O2", "-static", "-no-pie", "-DWITHOUT_PLUGIN", "-pthread"]);
+    let expected: Callers = by_gdb(&fixture)
+        .into_iter()
+        .filter(|(argument, _)| *argument != ON_SECOND_STACK)
+        .flat_map(|(_, stacks)| stacks)
+        .map(|stack| stack[1..].to_vec())
+        .collect();
+    let capture = fixture.program.with_file_name("capture.bin");
+    let mut arguments: Vec<&OsStr> =
+        ["run", "--quiet", "--native", "--output"].iter().map(OsStr::new).collect();
+    arguments.extend([capture.as_os_str(), OsStr::new("--")]);
+    arguments.extend([fixture.program.as_os_str(), fixture.plugin.as_os_str()]);
+    memprof::output(arguments);
+    let symbols = run(Command::new("nm").arg("-S").arg(&fixture.program)).unwrap();
+    let line = symbols.lines().find(|line| line.ends_with(" mark")).unwrap();
+    let mut numbers = line.split(' ').map(|word| u64::from_str_radix(word, 16));
+    let (start, size) = (numbers.next().unwrap().unwrap(), numbers.next().unwrap().unwrap());
+    let found = in_capture(&capture, start..start + size);
+    for stack in &expected {
+        assert!(found.contains(stack), "{stack:x?} is not among {found:x?}");
+    }
+    println!("{} stacks are in the capture", expected.len());
+    // What gdb was not asked for: the calls on the second stack.
+    assert!(found.len() <= expected.len() + 1);
+}
+
+#[test]
 fn gcc_stripped_of_section_headers_keeps_its_segments() {
     let fixture = build("gcc", "shapes.c", &["-O2", "-pthread"]);
     let expected = by_gdb(&fixture);
@@ -168,7 +232,7 @@ fn gcc_stripped_of_section_headers_keeps_its_segments() {
 #[test]
 fn functions_with_return_probes_keep_their_callers() {
     let fixture = build("gcc", "shapes.c", &["-O2", "-pthread"]);
-    let known = memprof::trace::btf::offsets().unwrap().return_probes;
+    let known = ::memprof::trace::btf::offsets().unwrap().return_probes;
     let mut walker = Walker::load(known).unwrap();
     let offset = symbol_offset(&fixture.program, "mark").unwrap();
     let functions =
@@ -190,6 +254,16 @@ fn clang_with_usual_optimization() {
 #[test]
 fn clang_without_frame_pointers_at_highest_optimization() {
     c("clang", &["-O3", "-fomit-frame-pointer"]);
+}
+
+#[test]
+fn clang_static() {
+    c("clang", &["-O2", "-static", "-DWITHOUT_PLUGIN"]);
+}
+
+#[test]
+fn clang_position_dependent() {
+    c("clang", &["-O2", "-no-pie", "-fno-pie"]);
 }
 
 #[test]

@@ -39,6 +39,9 @@ impl Subject {
 pub fn main(arguments: &Arguments) -> anyhow::Result<()> {
     let environments = setup::for_tests()?;
     let mut command = cargo_as_root(&environments)?;
+    if matches!(arguments.subject, Subject::Unwind) {
+        command.env("MEMPROF_BENCH_VENV", setup::for_modules()?);
+    }
     command.args(["run", "--quiet", "--release", "--package", "memprof-tests", "--bin"]);
     run(command.arg(arguments.subject.program()).arg("--").args(&arguments.arguments))
 }

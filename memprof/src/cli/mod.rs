@@ -12,6 +12,7 @@ mod parse;
 mod progress;
 mod ps;
 mod recording;
+mod resolved;
 mod run;
 mod stats;
 mod summary;

@@ -20,6 +20,7 @@ use crate::{
         recording::Found,
         session::{Finished, Output},
     },
+    unwind::table::FileReport,
 };
 
 /// Options of every recording.
@@ -243,6 +244,9 @@ impl Progress for Teller {
         if let Some(python) = &found.python {
             self.say(&format!("process {pid}: {python}"));
         }
+        for table in &found.tables {
+            self.say(&format!("process {pid}: {}", describe_table(table)));
+        }
         for (path, plan) in &found.allocators {
             for (definition, site) in &plan.sites {
                 let cost = if site.emulated { "" } else { " (single-stepped: slow)" };
@@ -255,6 +259,22 @@ impl Progress for Teller {
         if let Some(log) = &mut self.kernel_log {
             log.flush();
         }
+    }
+}
+
+/// A file's unwind table, in a line.
+fn describe_table(table: &FileReport) -> String {
+    let name = visible(&table.name);
+    match &table.outcome {
+        Ok(found) => format!(
+            "{name}: {} unwind rows of {} functions in {}; {:.2} % of the rows cannot be followed, {} functions are broken",
+            found.rows,
+            found.functions,
+            size::human(table.bytes),
+            100.0 * found.inexpressible as f64 / found.rows.max(1) as f64,
+            found.broken,
+        ),
+        Err(reason) => format!("{name}: no unwind rows: {reason}"),
     }
 }
 

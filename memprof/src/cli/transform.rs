@@ -3,10 +3,12 @@
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
+use anyhow::{Context as _, bail};
 use clap::ValueEnum;
 
 use super::destination::{Destination, default_path};
 use super::progress::Working;
+use super::resolved;
 use super::view::{ViewOptions, read_profile};
 use crate::heap::{Namer, Threads, native_names};
 use crate::report::transform::Format;
@@ -18,6 +20,7 @@ use crate::report::transform::Format;
 ///     memprof transform csv app.bin
 ///     memprof transform pprof -o app.pb.gz --leaks app.bin && go tool pprof -http : app.pb.gz
 ///     memprof transform folded -o - app.bin | inferno-flamegraph > app.svg
+///     memprof transform resolved app.bin && memray flamegraph memprof-resolved-app.bin
 #[derive(clap::Args)]
 #[command(verbatim_doc_comment)]
 pub(super) struct Arguments {
@@ -48,17 +51,21 @@ enum FormatName {
     Folded,
     /// For go tool pprof
     Pprof,
+    /// The whole capture for memray, with the names of native functions written as plain frames
+    Resolved,
 }
 
 impl FormatName {
-    const fn format(self) -> Format {
-        match self {
+    /// The report's format; `None` for what is a capture again.
+    const fn format(self) -> Option<Format> {
+        Some(match self {
             Self::Csv => Format::Csv,
             Self::Gprof2dot => Format::Gprof2dot,
             Self::Speedscope => Format::Speedscope,
             Self::Folded => Format::Folded,
             Self::Pprof => Format::Pprof,
-        }
+            Self::Resolved => return None,
+        })
     }
 }
 
@@ -70,8 +77,18 @@ pub(super) fn main(arguments: Arguments) -> anyhow::Result<ExitCode> {
         None => {
             let name = arguments.format.to_possible_value();
             let name = name.as_ref().map_or("", |name| name.get_name());
-            Some(default_path(&arguments.capture, name, format.suffix()))
+            Some(default_path(&arguments.capture, name, format.map_or(".bin", Format::suffix)))
         }
+    };
+    let Some(format) = format else {
+        if arguments.view.is_given() {
+            bail!("resolved writes the whole capture: leave out the options that choose allocations");
+        }
+        let path =
+            path.context("a capture cannot be written to standard output: name a file with --output")?;
+        resolved::write(&arguments.capture, &path, arguments.force)?;
+        eprintln!("memprof: wrote {}", path.display());
+        return Ok(ExitCode::SUCCESS);
     };
     let destination = Destination::new(path.clone(), arguments.force)?;
     let profile = read_profile(&arguments.capture, arguments.view.view(), Threads::Merged)?;

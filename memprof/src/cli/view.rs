@@ -21,6 +21,11 @@ pub(super) struct ViewOptions {
 }
 
 impl ViewOptions {
+    /// Whether a choice was made.
+    pub(super) fn is_given(&self) -> bool {
+        self.leaks || self.temporary_allocations || self.temporary_allocation_threshold.is_some()
+    }
+
     pub(super) fn view(&self) -> View {
         match self {
             Self { leaks: true, .. } => View::Leaks,

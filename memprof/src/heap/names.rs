@@ -115,6 +115,11 @@ impl<'c> Namer<'c> {
         }
     }
 
+    /// The capture whose frames are named.
+    pub fn capture(&self) -> &'c Capture {
+        self.capture
+    }
+
     /// The frame with a number that was given before.
     pub fn frame(&self, id: FrameId) -> Frame<'_> {
         self.frames.get(id)

@@ -224,6 +224,9 @@ impl Clock {
         for slot in recording.take_modules_changed() {
             look(recording, slot, progress)?;
         }
+        for slot in recording.take_missed()? {
+            look(recording, slot, progress)?;
+        }
         let now = Instant::now();
         if now >= self.next_sample {
             self.next_sample = now + self.interval;

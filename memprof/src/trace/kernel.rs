@@ -13,7 +13,10 @@ use memprof_common::{
     process::{Process, ProcessState, SeenCode},
 };
 
-use super::btf::{self, BtfError};
+use super::{
+    btf::{self, BtfError},
+    misses::Misses,
+};
 use crate::{
     probe::{
         attach::{AttachError, Links, Programs},
@@ -83,6 +86,8 @@ pub struct Kernel {
     pub events: RingBuf<MapData>,
     /// The unwind tables.
     pub tables: Tables,
+    /// What walks have met and the tables did not know.
+    pub misses: Misses,
     programs: Programs,
     processes: Array<MapData, Process>,
     states: Array<MapData, ProcessState>,
@@ -127,9 +132,11 @@ impl Kernel {
         let counters = take(&mut ebpf, "COUNTERS", Array::try_from)?;
         let slots = take(&mut ebpf, "SLOTS", HashMap::try_from)?;
         let seen_code = take(&mut ebpf, "SEEN_CODE", HashMap::try_from)?;
+        let misses = Misses::new(take(&mut ebpf, "UNWIND_MISSES", HashMap::try_from)?);
         Ok(Self {
             ebpf,
             tables,
+            misses,
             programs,
             events,
             processes,
@@ -228,6 +235,6 @@ fn monotonic_ns() -> u64 {
     time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64
 }
 
-fn map(name: &'static str, source: MapError) -> KernelError {
+pub(super) fn map(name: &'static str, source: MapError) -> KernelError {
     KernelError::Map { name, source: Box::new(source) }
 }

@@ -6,6 +6,7 @@ pub mod drive;
 pub mod event;
 pub mod kernel;
 pub mod losses;
+pub mod misses;
 pub mod native;
 pub mod recording;
 pub mod release;

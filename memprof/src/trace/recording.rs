@@ -1,6 +1,6 @@
 //! A recording: the kernel side, and a session for each process that it traces.
 
-use std::{collections::HashMap, io, num::NonZeroU32, os::fd::OwnedFd};
+use std::{collections::HashMap, io, num::NonZeroU32, os::fd::OwnedFd, time::Instant};
 
 use memprof_common::{
     event::Header,
@@ -10,7 +10,7 @@ use memprof_common::{
 use super::{
     detach::Detacher,
     event::{self, Event},
-    kernel::{Kernel, KernelError, Settings},
+    kernel::{self, Kernel, KernelError, Settings},
     session::{Finished, Output, Session},
 };
 use crate::{
@@ -28,6 +28,7 @@ use crate::{
         Process, TargetError,
         module::{self, FileId, Module},
     },
+    unwind::table::FileReport,
 };
 
 /// Why tracing failed.
@@ -101,6 +102,8 @@ pub struct Found {
     pub allocators: Vec<(String, Plan)>,
     /// The interpreter, in words, if one was found by this look.
     pub python: Option<String>,
+    /// The files whose unwind tables were made now.
+    pub tables: Vec<FileReport>,
     /// What will be missing, each in a line.
     pub warnings: Vec<String>,
 }
@@ -224,6 +227,7 @@ impl Recording {
                     update.no_room
                 ));
             }
+            found.tables = update.made;
         }
         let kernel_process = describe(traced, self.options);
         self.kernel.set_process(slot, &kernel_process)?;
@@ -240,7 +244,8 @@ impl Recording {
                 found.allocators.push((module.path.clone(), plan));
             }
         }
-        traced.session.set_modules(modules, mappings)?;
+        let is_new = traced.session.set_modules(modules, mappings)?;
+        self.kernel.misses.looked(slot, is_new, Instant::now());
         Ok(found)
     }
 
@@ -286,6 +291,13 @@ impl Recording {
         std::mem::take(&mut self.modules_changed)
     }
 
+    /// The processes in which native walks have met code that is not known, so that it is time to look at them again.
+    pub fn take_missed(&mut self) -> Result<Vec<u16>, TraceError> {
+        let due =
+            self.kernel.misses.due(Instant::now()).map_err(|error| kernel::map("UNWIND_MISSES", error))?;
+        Ok(due.into_iter().filter(|slot| self.traced.contains_key(slot)).collect())
+    }
+
     /// Samples the resident size of every process, and makes what was written readable.
     pub fn sample(&mut self) -> Result<(), TraceError> {
         for (slot, traced) in &mut self.traced {
@@ -311,6 +323,7 @@ impl Recording {
         let counters = self.kernel.counters(slot)?;
         let Some(traced) = self.traced.remove(&slot) else { return Ok(None) };
         self.kernel.tables.remove(slot);
+        self.kernel.misses.forget(slot);
         Ok(Some(traced.session.finish(&counters)?))
     }
 }

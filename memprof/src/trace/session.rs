@@ -73,6 +73,7 @@ pub struct Session {
     output: Output,
     sink: Option<Open>,
     modules: Vec<Module>,
+    /// Those that are executable.
     mappings: Vec<Mapping>,
     native_names: NativeNames,
     stacks: Stacks,
@@ -148,18 +149,24 @@ impl Session {
         }
     }
 
-    /// What the process has mapped now.
-    pub fn set_modules(&mut self, modules: Vec<Module>, mappings: Vec<Mapping>) -> Result<(), WriteError> {
+    /// What the process has mapped now. Whether it has other code than before.
+    pub fn set_modules(
+        &mut self,
+        modules: Vec<Module>,
+        mut mappings: Vec<Mapping>,
+    ) -> Result<bool, WriteError> {
+        mappings.retain(|mapping| mapping.executable);
         let same = self.mappings == mappings;
         self.modules = modules;
         self.mappings = mappings;
-        match &mut self.sink {
-            Some(open) if open.native && !same => {
-                self.native_names.begin_generation(self.process.pid, &self.mappings, &self.modules);
-                open.map(&self.modules)
-            }
-            _ => Ok(()),
+        if let Some(open) = &mut self.sink
+            && open.native
+            && !same
+        {
+            self.native_names.begin_generation(self.process.pid, &self.mappings, &self.modules);
+            open.map(&self.modules)?;
         }
+        Ok(!same)
     }
 
     /// Whether anything was recorded.

@@ -111,8 +111,18 @@ struct Loaded {
     unused_since: Option<Instant>,
 }
 
+impl Loaded {
+    fn report(&self) -> FileReport {
+        FileReport {
+            name: self.name.clone(),
+            bytes: 4 * (self.rows.len() + self.index.len()) as u64,
+            outcome: self.outcome.clone(),
+        }
+    }
+}
+
 /// What `-v` prints of a file.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FileReport {
     /// Name as the first process that mapped it shows it.
     pub name: String,
@@ -132,10 +142,10 @@ struct Known {
 }
 
 /// What an update left undone.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Update {
-    /// Files whose table was made now.
-    pub made: usize,
+    /// Files whose table was made now, or could not be.
+    pub made: Vec<FileReport>,
     /// Files without a table: broken, foreign, or unreadable.
     pub without_table: usize,
     /// Those of them whose table found no room within the bound on memory.
@@ -223,11 +233,10 @@ impl Tables {
                 Some(key)
             });
         }
-        update.made = wanted.len();
         for (wanted, made) in make_all(wanted) {
-            if !self.place(&wanted, made) {
-                update.no_room += 1;
-            }
+            let loaded = self.place(&wanted, made);
+            update.no_room += usize::from(loaded.no_room);
+            update.made.push(loaded.report());
         }
 
         let mut entries = Vec::new();
@@ -275,15 +284,7 @@ impl Tables {
 
     /// Every file that is in the arrays or could not be, by name.
     pub fn files(&self) -> Vec<FileReport> {
-        let mut reports: Vec<_> = self
-            .files
-            .values()
-            .map(|loaded| FileReport {
-                name: loaded.name.clone(),
-                bytes: 4 * (loaded.rows.len() + loaded.index.len()) as u64,
-                outcome: loaded.outcome.clone(),
-            })
-            .collect();
+        let mut reports: Vec<_> = self.files.values().map(Loaded::report).collect();
         reports.sort_by(|a, b| a.name.cmp(&b.name));
         reports
     }
@@ -292,8 +293,8 @@ impl Tables {
         self.numbers.get(key).is_some_and(|number| self.files[number].outcome.is_ok())
     }
 
-    /// Puts a table into the arrays, or keeps in mind why there is none. Says `false` where there is no room.
-    fn place(&mut self, wanted: &Wanted, made: Result<Table, Error>) -> bool {
+    /// Puts a table into the arrays, or keeps in mind why there is none.
+    fn place(&mut self, wanted: &Wanted, made: Result<Table, Error>) -> &Loaded {
         let mut loaded = Loaded {
             name: wanted.name.clone(),
             layout: Layout::default(),
@@ -322,15 +323,13 @@ impl Tables {
                 }
             },
         }
-        let found_room = !loaded.no_room;
         if loaded.outcome.is_err() {
             self.forget_failures(MAX_FAILURES);
         }
         let number = self.next_number;
         self.next_number += 1;
-        self.files.insert(number, loaded);
         self.numbers.insert(wanted.key.clone(), number);
-        found_room
+        self.files.entry(number).or_insert(loaded)
     }
 
     /// Keeps at most so many files that have no table.

@@ -63,6 +63,13 @@ pub fn for_tests() -> anyhow::Result<TestEnvironments> {
     Ok(environments)
 }
 
+/// A virtual environment with packages of many modules, for the benchmark of unwind tables.
+pub fn for_modules() -> anyhow::Result<PathBuf> {
+    let folder = workspace().join("target/test-venvs/modules");
+    venv::provide(&folder, "numpy==2.2.6 pandas==2.2.3")?;
+    Ok(folder)
+}
+
 fn memray(venvs: &Path, version: &str) -> anyhow::Result<PathBuf> {
     let folder = venvs.join(format!("memray-{version}"));
     venv::provide(&folder, &format!("memray=={version}"))?;

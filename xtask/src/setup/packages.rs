@@ -30,6 +30,12 @@ pub const TESTS: &[&str] = &[
     "chromium",
     // Checks the packages of Python 3.14.
     "debian-archive-keyring",
+    // Programs whose native stacks have to be whole: Python's with the tests of its extensions, and some large ones.
+    "libpython3.11-testsuite",
+    "sqlite3",
+    "git",
+    "openssl",
+    "cmake",
     // Opens profiles in the format of pprof.
     "golang-go",
     // The other tracer of the benchmarks.

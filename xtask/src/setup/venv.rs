@@ -16,28 +16,23 @@ const INTERPRETERS: [&str; 2] = ["python3", "/usr/bin/python3"];
 /// Stands in an environment that is finished, with what is installed in it.
 const MARK: &str = "memprof-test-venv";
 
-/// Makes a virtual environment with `requirement` in `folder`, unless it is there.
-pub fn provide(folder: &Path, requirement: &str) -> anyhow::Result<()> {
+/// Makes a virtual environment with `requirements`, separated by spaces, in `folder`, unless it is there.
+pub fn provide(folder: &Path, requirements: &str) -> anyhow::Result<()> {
     let mark = folder.join(MARK);
     let python = folder.join("bin/python");
-    if fs::read_to_string(&mark).is_ok_and(|made_of| made_of == requirement) && works(&python) {
-        say("virtual environment", &format!("{requirement} is there"));
+    if fs::read_to_string(&mark).is_ok_and(|made_of| made_of == requirements) && works(&python) {
+        say("virtual environment", &format!("{requirements} is there"));
         return Ok(());
     }
-    say("virtual environment", &format!("installing {requirement} into {}", folder.display()));
+    say("virtual environment", &format!("installing {requirements} into {}", folder.display()));
     if folder.exists() {
         fs::remove_dir_all(folder).with_context(|| format!("cannot remove {}", folder.display()))?;
     }
     quietly(Command::new(interpreter()?).args(["-m", "venv"]).arg(folder))?;
-    quietly(Command::new(&python).args([
-        "-m",
-        "pip",
-        "install",
-        "--quiet",
-        "--disable-pip-version-check",
-        requirement,
-    ]))?;
-    fs::write(&mark, requirement).with_context(|| format!("cannot write {}", mark.display()))
+    let mut install = Command::new(&python);
+    install.args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check"]);
+    quietly(install.args(requirements.split(' ')))?;
+    fs::write(&mark, requirements).with_context(|| format!("cannot write {}", mark.display()))
 }
 
 fn works(python: &Path) -> bool {
