@@ -6,7 +6,7 @@
 use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
 use std::thread;
 
-use super::replay::{Event, LimitReached, Observer};
+use super::replay::{Event, LimitReached, Observer, Progress};
 
 /// What happens in a capture.
 #[derive(Clone, Copy)]
@@ -25,9 +25,15 @@ const BATCHES: usize = 4;
 /// Of how many items memory is fetched at a time: about as many as a processor waits for at the same time.
 const FORESEEN: usize = 16;
 
+/// Items, and how much of the file was read up to them, and its size, in bytes.
+struct Batch {
+    items: Vec<Item>,
+    progress: (u64, u64),
+}
+
 /// The reader's end.
 pub(super) struct Batches {
-    full: SyncSender<Vec<Item>>,
+    full: SyncSender<Batch>,
     empty: Receiver<Vec<Item>>,
     current: Vec<Item>,
 }
@@ -47,19 +53,21 @@ impl Batches {
         self.current.len() >= BATCH
     }
 
-    /// Hands the batch to the observer, and takes an empty one.
-    pub(super) fn hand_over(&mut self) -> Result<(), ObserverEnded> {
-        self.full.send(std::mem::take(&mut self.current)).map_err(|_| ObserverEnded)?;
+    /// Hands the batch to the observer, with the progress of reading, and takes an empty one.
+    pub(super) fn hand_over(&mut self, progress: (u64, u64)) -> Result<(), ObserverEnded> {
+        let batch = Batch { items: std::mem::take(&mut self.current), progress };
+        self.full.send(batch).map_err(|_| ObserverEnded)?;
         self.current = self.empty.recv().map_err(|_| ObserverEnded)?;
         Ok(())
     }
 }
 
-/// Runs `read` in this thread and the observer in another, to which go the items that `read` hands over. Returns what
-/// `read` does, and the limit that ended the observer before its time, if one did.
-pub(super) fn observe<R>(
-    observer: &mut (impl Observer + Send),
-    read: impl FnOnce(Batches) -> R,
+/// Runs `read` in another thread, and the observer in this one, to which go the items that `read` hands over. Returns
+/// what `read` does, and the limit that ended the observer before its time, if one did.
+pub(super) fn observe<R: Send>(
+    observer: &mut impl Observer,
+    progress: Progress<'_>,
+    read: impl FnOnce(Batches) -> R + Send,
 ) -> (R, Option<LimitReached>) {
     let (full, full_end) = sync_channel(BATCHES);
     let (empty_end, empty) = channel();
@@ -68,10 +76,13 @@ pub(super) fn observe<R>(
         let _ = empty_end.send(Vec::with_capacity(BATCH));
     }
     thread::scope(|scope| {
-        let follower = scope.spawn(move || follow(observer, &full_end, &empty_end));
-        let result = read(Batches { full, empty, current: Vec::with_capacity(BATCH) });
-        match follower.join() {
-            Ok(reached) => (result, reached.err()),
+        let batches = Batches { full, empty, current: Vec::with_capacity(BATCH) };
+        let reader = scope.spawn(move || read(batches));
+        let reached = follow(observer, progress, full_end, &empty_end).err();
+        // A reader that waits for an empty batch learns that there will be none.
+        drop(empty_end);
+        match reader.join() {
+            Ok(result) => (result, reached),
             Err(panic) => std::panic::resume_unwind(panic),
         }
     })
@@ -79,10 +90,12 @@ pub(super) fn observe<R>(
 
 fn follow(
     observer: &mut impl Observer,
-    full: &Receiver<Vec<Item>>,
+    progress: Progress<'_>,
+    full: Receiver<Batch>,
     empty: &Sender<Vec<Item>>,
 ) -> Result<(), LimitReached> {
-    for mut batch in full {
+    for Batch { items: mut batch, progress: (read, size) } in full {
+        progress(read, size);
         for group in batch.chunks(FORESEEN) {
             for item in group {
                 if let Item::Call(event) = item {

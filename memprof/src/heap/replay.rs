@@ -53,7 +53,7 @@ pub(super) struct LimitReached {
 /// Is told of what happens in a capture.
 pub(super) trait Observer {
     /// An allocator will be called, a little later: what is known of the block can be fetched.
-    fn foresee(&self, event: &Event);
+    fn foresee(&self, _event: &Event) {}
 
     /// An allocator was called.
     fn call(&mut self, event: &Event) -> Result<(), LimitReached>;
@@ -69,10 +69,10 @@ pub type Progress<'a> = &'a mut dyn FnMut(u64, u64);
 pub(super) fn replay(
     reader: &mut Reader,
     tables: &mut Tables,
-    observer: &mut (impl Observer + Send),
+    observer: &mut impl Observer,
     progress: Progress<'_>,
 ) -> Result<(), ReadError> {
-    let (result, limit) = batch::observe(observer, |batches| {
+    let (result, limit) = batch::observe(observer, progress, |batches| {
         let mut replay = Replay {
             tables,
             threads: FxHashMap::default(),
@@ -83,7 +83,7 @@ pub(super) fn replay(
             batches,
             stop: None,
         };
-        replay.read(reader, progress)
+        replay.read(reader)
     });
     if let Some(LimitReached { what, limit }) = limit {
         reader.stop_at_limit(what, limit);
@@ -113,7 +113,7 @@ struct Replay<'a> {
 }
 
 impl Replay<'_> {
-    fn read(&mut self, reader: &mut Reader, progress: Progress<'_>) -> Result<(), ReadError> {
+    fn read(&mut self, reader: &mut Reader) -> Result<(), ReadError> {
         loop {
             reader.take_frequent(self);
             if !self.batches.is_full() && self.stop.is_none() {
@@ -125,16 +125,12 @@ impl Replay<'_> {
                 Some(Stop::Limit(LimitReached { what, limit })) => reader.stop_at_limit(what, limit),
                 None => {}
             }
-            if self.batches.is_full() {
-                if self.batches.hand_over().is_err() {
-                    return Ok(());
-                }
-                let (read, size) = reader.progress();
-                progress(read, size);
+            if self.batches.is_full() && self.batches.hand_over(reader.progress()).is_err() {
+                return Ok(());
             }
         }
         // Whether it takes the last batch shows where it ends.
-        let _ = self.batches.hand_over();
+        let _ = self.batches.hand_over(reader.progress());
         Ok(())
     }
 
