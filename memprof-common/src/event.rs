@@ -26,11 +26,10 @@ pub enum Kind {
     Thread = 9,
     /// A bare header: the dynamic linker has changed the list of loaded objects.
     ModulesChanged = 10,
-    /// A bare header: the thread has been paused because the buffer is nearly full.
-    Paused = 11,
     /// [`Thread`]: the thread has ended, under this name.
     ThreadEnd = 12,
-    /// A bare header: the process runs another program from here on.
+    /// A bare header: the process runs another program from here on. Its `function` is 0 where the process's first thread
+    /// called exec, and 1 where another did, which has taken the first one's place and id.
     Exec = 13,
 }
 
@@ -48,7 +47,6 @@ impl Kind {
             8 => Self::Chunk,
             9 => Self::Thread,
             10 => Self::ModulesChanged,
-            11 => Self::Paused,
             12 => Self::ThreadEnd,
             13 => Self::Exec,
             _ => return None,

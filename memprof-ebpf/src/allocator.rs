@@ -255,7 +255,7 @@ fn leave(ctx: &RetProbeContext) -> Option<()> {
     let position = Registers { address: regs.rip, stack_pointer: regs.rsp, frame_pointer: regs.rbp };
     let stack = stack::take(process, state, thread, position, slot, tid);
     emit::allocation(emit::header(Kind::Allocation, function, slot, tid), address, thread.size, stack);
-    emit::pause_if_full(process, slot, tid);
+    emit::hold_if_full(process, slot);
     Some(())
 }
 
@@ -284,6 +284,6 @@ fn free(ctx: &ProbeContext) -> Option<()> {
         return None;
     }
     emit::release(emit::header(Kind::Free, FREE, slot, tid), address, 0);
-    emit::pause_if_full(process, slot, tid);
+    emit::hold_if_full(process, slot);
     Some(())
 }

@@ -1,6 +1,6 @@
 //! Records into the ring buffer, and the counting of what finds no room.
 
-use aya_ebpf::helpers::generated::{bpf_get_current_comm, bpf_send_signal};
+use aya_ebpf::helpers::generated::{bpf_get_current_comm, bpf_send_signal_thread};
 use memprof_common::{
     counter::Counter,
     event::{Allocation, Header, Kind, Outcome, Release, Thread},
@@ -18,7 +18,9 @@ use crate::{
 pub const NO_WAKEUP: u64 = 1;
 /// `bpf_ringbuf_query`: bytes not yet consumed.
 const AVAILABLE: u64 = 0;
-const SIGSTOP: u32 = 19;
+/// Asks the tracer to hold the thread. It does nothing to a process without one, should the loader be gone; a tracer sees
+/// the thread stop before the signal would be delivered.
+const SIGURG: u32 = 23;
 
 /// Counts one event for a process.
 #[inline(always)]
@@ -90,17 +92,23 @@ pub fn thread_record(kind: Kind, thread_pointer: u64, slot: u16, tid: u32) {
     record(Thread { header, thread_pointer, name }, slot, Counter::LostThread);
 }
 
-/// Stops the process when the buffer is nearly full and its loss is not wanted. The loader continues it.
+/// Has the thread held until the loader has emptied the buffer.
 #[inline(always)]
-pub fn pause_if_full(process: &Process, slot: u16, tid: u32) {
+pub fn hold() {
+    // SAFETY: no pointer is passed.
+    unsafe { bpf_send_signal_thread(SIGURG) };
+}
+
+/// Holds the thread when the buffer is half full and its loss is not wanted. Until it stands the thread adds nothing to the
+/// buffer, so that the other half has to hold one event of each thread.
+#[inline(always)]
+pub fn hold_if_full(process: &Process, slot: u16) {
     if process.flags & process_flag::PAUSE == 0 {
         return;
     }
     let limit = config().pause_above;
     if limit != 0 && EVENTS.query(AVAILABLE) > limit {
-        // SAFETY: no pointer is passed.
-        unsafe { bpf_send_signal(SIGSTOP) };
+        hold();
         count(slot, Counter::Paused);
-        record(Outcome { header: header(Kind::Paused, 0, slot, tid) }, slot, Counter::LostThread);
     }
 }

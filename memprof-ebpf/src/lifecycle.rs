@@ -2,10 +2,7 @@
 
 use aya_ebpf::{
     EbpfContext as _,
-    helpers::{
-        bpf_get_current_pid_tgid, bpf_ktime_get_ns,
-        generated::{bpf_get_attach_cookie, bpf_send_signal_thread},
-    },
+    helpers::{bpf_get_current_pid_tgid, bpf_ktime_get_ns, generated::bpf_get_attach_cookie},
     macros::{raw_tracepoint, uprobe},
     programs::{ProbeContext, RawTracePointContext},
 };
@@ -20,10 +17,6 @@ use crate::{
     emit,
     maps::{PROCESS_STATES, PROCESSES, SLOTS, THREADS},
 };
-
-/// Ignored by default by whoever is not traced by the loader, so that nothing happens should the loader be
-/// gone; a tracer sees the thread stop before the signal would be delivered.
-const SIGURG: u32 = 23;
 
 /// `sched_process_exit`: forgets a thread, and sends its last name.
 #[raw_tracepoint(tracepoint = "sched_process_exit")]
@@ -42,7 +35,7 @@ pub fn thread_exit(_ctx: RawTracePointContext) -> i32 {
 
 /// `sched_process_exec`: nothing that was known of the old program holds for the new one.
 #[raw_tracepoint(tracepoint = "sched_process_exec")]
-pub fn process_exec(_ctx: RawTracePointContext) -> i32 {
+pub fn process_exec(ctx: RawTracePointContext) -> i32 {
     let tid = bpf_get_current_pid_tgid() as u32;
     // After an exec the only thread left is the group's leader.
     // SAFETY: the value is a word.
@@ -56,7 +49,14 @@ pub fn process_exec(_ctx: RawTracePointContext) -> i32 {
             (*state).generation = bpf_ktime_get_ns();
         }
     }
-    emit::record(Outcome { header: emit::header(Kind::Exec, 0, slot, tid) }, slot, Counter::LostThread);
+    // TP_PROTO(struct task_struct *p, pid_t old_pid, struct linux_binprm *bprm)
+    let former: u32 = ctx.arg(1);
+    let other_task = u8::from(former != tid);
+    emit::record(
+        Outcome { header: emit::header(Kind::Exec, other_task, slot, tid) },
+        slot,
+        Counter::LostThread,
+    );
     0
 }
 
@@ -74,8 +74,7 @@ pub fn modules_changed(ctx: ProbeContext) -> u32 {
         Counter::LostThread,
     );
     if process.flags & process_flag::HOLD != 0 {
-        // SAFETY: no pointer is passed.
-        unsafe { bpf_send_signal_thread(SIGURG) };
+        emit::hold();
     }
     0
 }

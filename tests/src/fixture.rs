@@ -10,7 +10,7 @@ use std::{
 };
 
 /// The allocator calls of the fixtures are counted: the compiler must leave each where it is.
-const C_FLAGS: [&str; 8] = [
+pub const C_FLAGS: [&str; 8] = [
     "-g",
     "-O1",
     "-fno-builtin",

@@ -5,6 +5,7 @@
 pub mod bench;
 pub mod captured;
 pub mod chromium;
+pub mod counted;
 pub mod fixture;
 pub mod hostile;
 pub mod interpreters;

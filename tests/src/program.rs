@@ -110,8 +110,16 @@ impl Program {
     }
 
     /// Waits until the program has ended. Panics if it does not.
-    pub fn wait(mut self) -> Ended {
-        let deadline = Instant::now() + PATIENCE;
+    pub fn wait(self) -> Ended {
+        self.wait_until(Instant::now() + PATIENCE)
+    }
+
+    /// Waits for a program that has a lot to do.
+    pub fn wait_for_long(self) -> Ended {
+        self.wait_until(Instant::now() + 5 * PATIENCE)
+    }
+
+    fn wait_until(mut self, deadline: Instant) -> Ended {
         let status = loop {
             match self.child.try_wait() {
                 Ok(Some(status)) => break status,

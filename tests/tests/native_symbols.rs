@@ -4,7 +4,7 @@ use std::path::Path;
 use std::process::{Child, Command};
 use std::{fs, io::Write as _};
 
-use memprof::symbolize::{Space, Symbol, Symbolizer};
+use memprof::symbolize::{Reading, Space, Symbol, Symbolizer};
 use memprof::target::{Process, module};
 use memprof_tests::walk::{fixture, run, wait_stopped};
 
@@ -118,7 +118,7 @@ fn functions_lines_and_inlining_are_those_of_addr2line() {
     .unwrap();
     fs::copy(&program, &kept).unwrap();
     let child = start(Command::new(&program).args(["unused", "wait"]));
-    let mut symbolizer = Symbolizer::new();
+    let mut symbolizer = Symbolizer::default();
     let (space, bias) = space(&mut symbolizer, &child);
     drop(child);
     fs::remove_file(&program).unwrap();
@@ -126,7 +126,7 @@ fn functions_lines_and_inlining_are_those_of_addr2line() {
     let svmas = instructions(&kept, &FUNCTIONS);
     assert!(svmas.len() > 50);
     let addresses: Vec<u64> = svmas.iter().map(|svma| svma + bias + 1).collect();
-    compare(&symbolizer.symbolize(&space, &addresses), &by_addr2line(&kept, &svmas));
+    compare(&symbolizer.symbolize(&Reading::default(), &space, &addresses), &by_addr2line(&kept, &svmas));
 }
 
 #[test]
@@ -146,13 +146,16 @@ fn a_debug_file_is_found_by_its_link() {
         run(Command::new("objcopy").arg(link).arg(&program)).unwrap();
 
         let child = start(Command::new(&program).args(["unused", "wait"]));
-        let mut symbolizer = Symbolizer::new();
+        let mut symbolizer = Symbolizer::default();
         let (space, bias) = space(&mut symbolizer, &child);
         drop(child);
         fs::remove_file(&debug).unwrap();
         let svmas = instructions(&whole, &FUNCTIONS);
         let addresses: Vec<u64> = svmas.iter().map(|svma| svma + bias + 1).collect();
-        compare(&symbolizer.symbolize(&space, &addresses), &by_addr2line(&whole, &svmas));
+        compare(
+            &symbolizer.symbolize(&Reading::default(), &space, &addresses),
+            &by_addr2line(&whole, &svmas),
+        );
     }
 }
 
@@ -170,12 +173,12 @@ fn a_debug_file_is_found_by_build_id_in_the_root_of_the_target() {
     run(Command::new("strip").arg("-o").arg(root.join("program")).arg(&whole)).unwrap();
 
     let child = start(Command::new("chroot").arg(&root).args(["/program", "unused", "wait"]));
-    let mut symbolizer = Symbolizer::new();
+    let mut symbolizer = Symbolizer::default();
     let (space, bias) = space(&mut symbolizer, &child);
     drop(child);
     let svmas = instructions(&whole, &FUNCTIONS);
     let addresses: Vec<u64> = svmas.iter().map(|svma| svma + bias + 1).collect();
-    compare(&symbolizer.symbolize(&space, &addresses), &by_addr2line(&whole, &svmas));
+    compare(&symbolizer.symbolize(&Reading::default(), &space, &addresses), &by_addr2line(&whole, &svmas));
 }
 
 #[test]
@@ -189,7 +192,7 @@ fn what_has_no_name_is_module_and_address() {
         .arg(&program))
     .unwrap();
     let child = start(Command::new(&program).args(["unused", "wait"]));
-    let mut symbolizer = Symbolizer::new();
+    let mut symbolizer = Symbolizer::default();
     let (space, bias) = space(&mut symbolizer, &child);
     let map = format!("/tmp/perf-{}.map", child.0.id());
     let mut file = fs::File::create(&map).unwrap();
@@ -197,7 +200,7 @@ fn what_has_no_name_is_module_and_address() {
     let header = run(Command::new("readelf").arg("-h").arg(&program)).unwrap();
     let entry = header.lines().find_map(|line| line.split("Entry point address:").nth(1)).unwrap().trim();
     let svma = u64::from_str_radix(entry.trim_start_matches("0x"), 16).unwrap();
-    let symbols = symbolizer.symbolize(&space, &[bias + svma + 1, 0x1_0011, 0x2_0001]);
+    let symbols = symbolizer.symbolize(&Reading::default(), &space, &[bias + svma + 1, 0x1_0011, 0x2_0001]);
     fs::remove_file(&map).unwrap();
     let names: Vec<_> = symbols.iter().map(|symbol| &*symbol.frames[0].function).collect();
     assert_eq!(names, [&*format!("stripped program+{entry}"), "jitted function", "0x20000"]);
@@ -215,7 +218,7 @@ fn the_vdso_and_rust_have_names() {
         .arg(&program))
     .unwrap();
     let child = start(Command::new(&program).args(["unused", "wait"]));
-    let mut symbolizer = Symbolizer::new();
+    let mut symbolizer = Symbolizer::default();
     let (space, bias) = space(&mut symbolizer, &child);
 
     let symbols = run(Command::new("nm").arg(&program)).unwrap();
@@ -223,7 +226,7 @@ fn the_vdso_and_rust_have_names() {
         let line = symbols.lines().find(|line| line.contains(part)).unwrap();
         u64::from_str_radix(line.split(' ').next().unwrap(), 16).unwrap()
     };
-    let found = symbolizer.symbolize(&space, &[address("6panics") + bias + 1]);
+    let found = symbolizer.symbolize(&Reading::default(), &space, &[address("6panics") + bias + 1]);
     assert_eq!(&*found[0].frames.last().unwrap().function, "shapes::panics");
 
     let maps = fs::read_to_string(format!("/proc/{}/maps", child.0.id())).unwrap();
@@ -235,6 +238,6 @@ fn the_vdso_and_rust_have_names() {
     let exported = run(Command::new("nm").arg("-D").arg(&file)).unwrap();
     let line = exported.lines().find(|line| line.contains("__vdso_clock_gettime")).unwrap();
     let svma = u64::from_str_radix(line.split(' ').next().unwrap(), 16).unwrap();
-    let found = symbolizer.symbolize(&space, &[begin + svma + 1]);
+    let found = symbolizer.symbolize(&Reading::default(), &space, &[begin + svma + 1]);
     assert!(found[0].frames[0].function.contains("clock_gettime"), "{found:?}");
 }

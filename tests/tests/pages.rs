@@ -498,6 +498,21 @@ fn a_printed_page_holds_every_row() -> Result<()> {
     assert!(graph.frames()?.len() < 60, "only the rows in sight are drawn");
     graph.page.evaluate("dispatchEvent(new Event('beforeprint'))")?;
     assert_eq!(graph.page.evaluate("memprof.frames().length")?, json!(121));
+    // The table, where it is shown, comes below with all of its rows.
+    graph.page.click("input[value=both] + span")?;
+    graph.page.evaluate("dispatchEvent(new Event('beforeprint'))")?;
+    graph.page.call("Emulation.setEmulatedMedia", json!({"media": "print"}))?;
+    let place = |selector: &str| format!("document.querySelector('{selector}').getBoundingClientRect()");
+    let below = format!(
+        "{}.top >= {}.bottom && {}.height > 0 && {}.bottom <= {}.top",
+        place("#functions"),
+        place("#canvas"),
+        place("#functions tbody tr"),
+        place("#functions tbody tr:last-child"),
+        place("#functions .pager"),
+    );
+    graph.page.wait_until(&below)?;
+    graph.page.call("Emulation.setEmulatedMedia", json!({"media": ""}))?;
     graph.page.evaluate("dispatchEvent(new Event('afterprint'))")?;
     assert!(graph.frames()?.len() < 60);
     graph.finish()

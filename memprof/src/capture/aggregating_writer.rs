@@ -201,6 +201,10 @@ impl Sink for AggregatingWriter {
         self.output.flush()
     }
 
+    fn moved(&mut self, path: &Path) {
+        self.output.moved(path);
+    }
+
     fn finish(
         self: Box<Self>,
         end_ms: i64,

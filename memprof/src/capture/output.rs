@@ -58,6 +58,11 @@ impl Output {
         Ok(())
     }
 
+    /// The file stands at another path now.
+    pub(super) fn moved(&mut self, path: &Path) {
+        path.clone_into(&mut self.path);
+    }
+
     /// Puts another version of Python into the head.
     pub(super) fn set_python_version(&self, version: u32) -> Result<(), WriteError> {
         let bytes = version.to_le_bytes();

@@ -4,7 +4,7 @@
 //! need not know which it is.
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use super::{Allocator, Extension};
 
@@ -148,6 +148,9 @@ pub trait Sink {
 
     /// From now on exactly these files are mapped. Returns the number of this generation of maps, from 1.
     fn map_modules(&mut self, modules: &[Module<'_>]) -> Result<u32, WriteError>;
+
+    /// The file stands at another path now.
+    fn moved(&mut self, path: &Path);
 
     /// Hands everything so far to the kernel, so that it outlives this process.
     fn flush(&mut self) -> Result<(), WriteError>;

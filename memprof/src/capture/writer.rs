@@ -241,6 +241,10 @@ impl Sink for Writer {
         Ok(self.generation)
     }
 
+    fn moved(&mut self, path: &Path) {
+        self.output.moved(path);
+    }
+
     fn flush(&mut self) -> Result<(), WriteError> {
         self.output.flush()
     }

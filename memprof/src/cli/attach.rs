@@ -1,12 +1,15 @@
 //! `memprof attach`
 
-use std::{path::PathBuf, process::ExitCode};
+use std::{collections::BTreeMap, process::ExitCode};
 
-use anyhow::{Context as _, bail};
+use anyhow::Context as _;
 
-use super::recording::{self, RecordingOptions, Teller};
+use super::{
+    outputs::Outputs,
+    recording::{self, Overflow, RecordingOptions, Teller},
+};
 use crate::{
-    target::{Process, invoker::Invoker},
+    target::{Process, invoker::Invoker, supervise},
     trace::{Recording, TraceError, detach, drive, signals, signals::Signals},
 };
 
@@ -19,72 +22,59 @@ use crate::{
 pub(super) struct Arguments {
     #[command(flatten)]
     options: RecordingOptions,
+    /// What a full buffer does: events are dropped and counted, or the process waits, which takes ptrace(2)
+    #[arg(long, value_enum, default_value = "drop")]
+    on_overflow: Overflow,
+    /// Trace the processes that it makes too, each into a capture of its own. This takes ptrace(2), so that no debugger can
+    /// work on the processes meanwhile
+    #[arg(long)]
+    follow_fork: bool,
     /// The processes
     #[arg(required = true, value_name = "PID", value_parser = clap::value_parser!(i32).range(1..))]
     pids: Vec<i32>,
 }
 
 pub(super) fn main(arguments: Arguments) -> anyhow::Result<ExitCode> {
-    let Arguments { options, mut pids } = arguments;
+    let Arguments { options, on_overflow, follow_fork, mut pids } = arguments;
     pids.sort_unstable();
     pids.dedup();
     signals::block().context("cannot block signals")?;
-    let processes = pids.into_iter().map(Process::open).collect::<Result<Vec<_>, _>>()?;
+    let processes = pids.iter().copied().map(Process::open).collect::<Result<Vec<_>, _>>()?;
     recording::check_privilege()?;
-    let owner = Invoker::of_sudo()?;
-    let outputs = outputs(&options, &processes)?;
-    let mut created = Vec::new();
-    let result = (|| {
-        let mut teller = Teller::new(&options);
-        let mut files = Vec::new();
-        for path in &outputs {
-            files.push(options.create(path, owner.as_ref())?);
-            created.push(path.clone());
-        }
-        let mut recording = Recording::new(options.trace_options(false))?;
-        teller.listen(&mut recording)?;
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        runtime.block_on(async {
-            let mut signals = Signals::listen()?;
-            let mut slots = Vec::new();
-            for (process, file) in processes.into_iter().zip(files) {
-                let pid = process.pid;
-                let slot = recording.add(process, file, false)?;
-                let found = recording.look(slot)?;
-                drive::Progress::found(&mut teller, pid, &found);
-                if !recording.has_allocator(slot) {
-                    return Err(TraceError::NoAllocator(pid).into());
-                }
-                slots.push(slot);
-                let python = found.python.map_or_else(String::new, |python| format!(", {python}"));
-                teller.say(&format!("tracing process {pid}{python}; Ctrl-C ends"));
+    let outputs = Outputs::new(&options, Invoker::of_sudo()?, &pids)?;
+    let mut teller = Teller::new(&options);
+    let pause = on_overflow == Overflow::Pause;
+    let mut recording = Recording::new(options.trace_options(pause), Box::new(outputs))?;
+    teller.listen(&mut recording)?;
+    let supervisor = if follow_fork || pause { Some(supervise::seize(pids, follow_fork)?) } else { None };
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(async {
+        let mut signals = Signals::listen()?;
+        let mut slots = BTreeMap::new();
+        for process in processes {
+            let pid = process.pid;
+            let slot = recording.add(process, supervisor.is_some())?;
+            let found = recording.look(slot)?;
+            drive::Progress::found(&mut teller, pid, &found);
+            if !recording.has_allocator(slot) {
+                return Err(TraceError::NoAllocator(pid).into());
             }
-            let finished =
-                drive::attached(&mut recording, slots, &mut signals, options.pace(), &mut teller).await?;
-            recording::close(&teller, &finished);
-            detach::leave_behind();
-            Ok::<_, anyhow::Error>(ExitCode::SUCCESS)
-        })
-    })();
-    if result.is_err() {
-        recording::remove_empty(&created);
-    }
-    result
-}
-
-fn outputs(options: &RecordingOptions, processes: &[Process]) -> anyhow::Result<Vec<PathBuf>> {
-    let named = |process: &Process| recording::default_name(&process.comm, process.pid);
-    match (&options.output, processes) {
-        (None, _) => Ok(processes.iter().map(named).collect()),
-        (Some(output), [_]) if !output.is_dir() => Ok(vec![output.clone()]),
-        (Some(folder), _) => {
-            if !folder.is_dir() {
-                bail!(
-                    "{} is no folder: with several processes -o names a folder that exists",
-                    folder.display()
-                );
-            }
-            Ok(processes.iter().map(|process| folder.join(named(process))).collect())
+            slots.insert(pid, slot);
+            let python = found.python.map_or_else(String::new, |python| format!(", {python}"));
+            teller.say(&format!("tracing process {pid}{python}; Ctrl-C ends"));
         }
-    }
+        let pace = options.pace();
+        let finished = match supervisor {
+            Some(supervisor) => {
+                drive::supervised(&mut recording, supervisor, slots, &mut signals, pace, &mut teller).await?.0
+            }
+            None => {
+                let slots = slots.into_values().collect();
+                drive::attached(&mut recording, slots, &mut signals, pace, &mut teller).await?
+            }
+        };
+        recording::close(&teller, &finished);
+        detach::leave_behind();
+        Ok(ExitCode::SUCCESS)
+    })
 }

@@ -7,6 +7,7 @@ mod doctor;
 mod flamegraph;
 mod logging;
 mod notes;
+mod outputs;
 mod page;
 mod parse;
 mod progress;

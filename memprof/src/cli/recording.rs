@@ -1,24 +1,16 @@
 //! What `run` and `attach` have in common: options, the output file, what is said on the terminal.
 
-use std::{
-    fs::{self, File, OpenOptions},
-    io,
-    os::unix::fs::OpenOptionsExt as _,
-    path::{Path, PathBuf},
-    time::Duration,
-};
+use std::{fs, path::PathBuf, time::Duration};
 
 use anyhow::{Context as _, bail};
 
 use crate::{
-    capture::Version,
     report::{page::text::visible, size},
-    target::invoker::Invoker,
     trace::{
-        self, Recording,
+        self, Recording, TraceError,
         drive::{Pace, Progress},
         recording::Found,
-        session::{Finished, Output},
+        session::Finished,
     },
     unwind::table::FileReport,
 };
@@ -26,7 +18,8 @@ use crate::{
 /// Options of every recording.
 #[derive(clap::Args)]
 pub(super) struct RecordingOptions {
-    /// Write the capture here [default: memprof-<comm>.<pid>.bin]; with several processes, a folder
+    /// Write the capture here [default: memprof-<comm>.<pid>.bin]; further processes go to FILE.<pid>. If it is a folder,
+    /// each process has its file there
     #[arg(short, long, value_name = "FILE")]
     pub output: Option<PathBuf>,
     /// Overwrite the output
@@ -71,8 +64,17 @@ pub(super) struct RecordingOptions {
     pub unwind_memory: u64,
 }
 
+/// What a full buffer does.
+#[derive(Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(super) enum Overflow {
+    /// Events are dropped and counted.
+    Drop,
+    /// The program waits.
+    Pause,
+}
+
 impl RecordingOptions {
-    fn native_choice(&self) -> Option<bool> {
+    pub(super) fn native_choice(&self) -> Option<bool> {
         match (self.native, self.no_native || self.no_stacks) {
             (_, true) => Some(false),
             (true, false) => Some(true),
@@ -92,66 +94,6 @@ impl RecordingOptions {
             unwind_memory: if self.native_choice() == Some(false) { 0 } else { self.unwind_memory },
         }
     }
-
-    /// Creates the file of a capture. It belongs to the invoking user, and is made without following links.
-    pub(super) fn create(&self, path: &Path, owner: Option<&Invoker>) -> anyhow::Result<Output> {
-        if self.force {
-            match fs::remove_file(path) {
-                Ok(()) => {}
-                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-                Err(error) => {
-                    return Err(error).with_context(|| format!("cannot overwrite {}", path.display()));
-                }
-            }
-        }
-        let file = create_new(path).map_err(|error| describe(path, &error))?;
-        if let Some(owner) = owner {
-            owner.give(&file).with_context(|| format!("cannot give {} to its owner", path.display()))?;
-        }
-        let version = if self.capture_format == 12 { Version::V12 } else { Version::V13 };
-        Ok(Output {
-            file,
-            path: path.to_owned(),
-            version,
-            aggregate: self.aggregate,
-            compress: !self.no_compress,
-            native: self.native_choice(),
-        })
-    }
-}
-
-fn create_new(path: &Path) -> io::Result<File> {
-    // O_EXCL: neither what exists is touched nor a link followed.
-    OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(path)
-}
-
-fn describe(path: &Path, error: &io::Error) -> anyhow::Error {
-    match error.kind() {
-        io::ErrorKind::AlreadyExists => {
-            anyhow::anyhow!("{} exists: give another name with -o, or -f to overwrite it", path.display())
-        }
-        io::ErrorKind::NotFound => anyhow::anyhow!(
-            "cannot create {}: the folder does not exist: make it first, or give another with -o",
-            path.display()
-        ),
-        _ => anyhow::anyhow!("cannot create {}: {error}", path.display()),
-    }
-}
-
-/// Removes files that were created for captures which did not come about.
-pub(super) fn remove_empty(paths: &[PathBuf]) {
-    for path in paths {
-        if fs::symlink_metadata(path).is_ok_and(|metadata| metadata.is_file() && metadata.len() == 0) {
-            let _ = fs::remove_file(path);
-        }
-    }
-}
-
-/// The default name of a capture. A process chooses its own name, so that nothing of it may leave the folder.
-pub(super) fn default_name(comm: &str, pid: i32) -> PathBuf {
-    let safe: String =
-        comm.chars().map(|c| if c.is_alphanumeric() || "-_.+".contains(c) { c } else { '_' }).collect();
-    PathBuf::from(format!("memprof-{safe}.{pid}.bin"))
 }
 
 /// Refuses at once what can only fail later, with what to do.
@@ -255,6 +197,16 @@ impl Progress for Teller {
         }
     }
 
+    fn left_out(&mut self, pid: i32, why: &TraceError) {
+        self.say(&format!("process {pid} goes on untraced: {why}"));
+    }
+
+    fn left_alone(&mut self, processes: usize) {
+        self.say(&format!(
+            "the program has ended; {processes} of the processes that it made go on and are traced: Ctrl-C ends"
+        ));
+    }
+
     fn tick(&mut self, _recording: &mut Recording) {
         if let Some(log) = &mut self.kernel_log {
             log.flush();
@@ -278,27 +230,49 @@ fn describe_table(table: &FileReport) -> String {
     }
 }
 
-/// The closing lines: where the capture is, how much it holds, what was lost, what to type next.
+/// Captures that the closing lines name one by one.
+const MAX_NAMED: usize = 10;
+
+/// The closing lines: where the captures are, how much they hold, what was lost, what to type next.
 pub(super) fn close(teller: &Teller, finished: &[Finished]) {
-    for capture in finished {
+    let (named, rest) = finished.split_at(finished.len().min(MAX_NAMED));
+    for capture in named {
         let path = capture.summary.path.display();
         teller.say(&format!(
             "{path}: {} allocations of {} in process {}; {}",
             capture.allocations,
             size::human(capture.bytes),
             capture.pid,
-            losses(capture),
+            losses(std::slice::from_ref(capture)),
         ));
     }
-    if let [capture] = finished {
+    if !rest.is_empty() {
+        let sum = |number: fn(&Finished) -> u64| rest.iter().map(number).sum::<u64>();
+        teller.say(&format!(
+            "and {} captures more: {} allocations of {}; {}",
+            rest.len(),
+            sum(|capture| capture.allocations),
+            size::human(sum(|capture| capture.bytes)),
+            losses(rest),
+        ));
+    }
+    if let Some(capture) = finished.iter().max_by_key(|capture| capture.bytes) {
         teller.say(&format!("next: memprof flamegraph {}", capture.summary.path.display()));
     }
 }
 
-fn losses(capture: &Finished) -> String {
-    if capture.losses.is_empty() {
+/// Every loss of some captures with its count.
+fn losses(captures: &[Finished]) -> String {
+    let mut sums: Vec<(&str, u64)> = Vec::new();
+    for loss in captures.iter().flat_map(|capture| &capture.losses) {
+        match sums.iter_mut().find(|(name, _)| *name == &*loss.name) {
+            Some((_, count)) => *count += loss.count,
+            None => sums.push((&loss.name, loss.count)),
+        }
+    }
+    if sums.is_empty() {
         return "nothing lost".to_owned();
     }
-    let lines: Vec<_> = capture.losses.iter().map(|loss| format!("{} {}", loss.count, loss.name)).collect();
+    let lines: Vec<_> = sums.iter().map(|(name, count)| format!("{count} {name}")).collect();
     lines.join(", ")
 }

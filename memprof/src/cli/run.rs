@@ -1,10 +1,13 @@
 //! `memprof run`
 
-use std::{ffi::OsString, path::Path, process::ExitCode};
+use std::{collections::BTreeMap, ffi::OsString, path::Path, process::ExitCode};
 
 use anyhow::Context as _;
 
-use super::recording::{self, RecordingOptions, Teller};
+use super::{
+    outputs::Outputs,
+    recording::{self, Overflow, RecordingOptions, Teller},
+};
 use crate::{
     target::{
         invoker::Invoker,
@@ -14,26 +17,24 @@ use crate::{
     trace::{Recording, detach, drive, signals, signals::Signals},
 };
 
-/// What a full buffer does.
-#[derive(Clone, Copy, clap::ValueEnum)]
-enum Overflow {
-    /// Events are dropped and counted.
-    Drop,
-    /// The program waits.
-    Pause,
-}
-
 /// Starts a program and traces it from its first allocation on.
 #[derive(clap::Args)]
 #[command(after_help = "Examples:
   memprof run script.py --option           python3 runs the script
-  memprof run -o a.bin -- ./server --port 80")]
+  memprof run -o a.bin -- ./server --port 80
+  memprof run -o captures -- make -j4      one capture a process, in a folder that exists")]
 pub(super) struct Arguments {
     #[command(flatten)]
     options: RecordingOptions,
     /// What a full buffer does: the program waits, or events are dropped and counted
     #[arg(long, value_enum, default_value = "pause")]
     on_overflow: Overflow,
+    /// Trace the processes that the program makes too, each into a capture of its own: the default
+    #[arg(long, overrides_with = "no_follow_fork")]
+    follow_fork: bool,
+    /// Trace the program alone
+    #[arg(long)]
+    no_follow_fork: bool,
     /// Who the program runs as [default: under sudo the invoking user, else oneself]
     #[arg(long, value_name = "NAME|UID")]
     user: Option<String>,
@@ -43,47 +44,26 @@ pub(super) struct Arguments {
 }
 
 pub(super) fn main(arguments: Arguments) -> anyhow::Result<ExitCode> {
-    let Arguments { options, on_overflow, user, command } = arguments;
+    let Arguments { options, on_overflow, no_follow_fork, follow_fork: _, user, command } = arguments;
     signals::block().context("cannot block signals")?;
     recording::check_privilege()?;
     let owner = Invoker::of_sudo()?;
     let user = user.as_deref().map(Invoker::named).transpose()?.or_else(|| owner.clone());
-    let words = command_words(command);
-    let command = Command { words, environment: Vec::new(), user };
-    let path = match &options.output {
-        Some(path) => path.clone(),
-        None => {
-            let program =
-                Path::new(&command.words[0]).file_name().unwrap_or_default().to_string_lossy().into_owned();
-            recording::default_name(&program, std::process::id() as i32)
-        }
-    };
-    let output = options.create(&path, owner.as_ref())?;
-    let result = record(&options, on_overflow, command, output);
-    if result.is_err() {
-        recording::remove_empty(&[path]);
-    }
-    result
-}
-
-fn record(
-    options: &RecordingOptions,
-    on_overflow: Overflow,
-    command: Command,
-    output: crate::trace::session::Output,
-) -> anyhow::Result<ExitCode> {
-    let mut teller = Teller::new(options);
-    let pause = matches!(on_overflow, Overflow::Pause);
+    let command = Command { words: command_words(command), environment: Vec::new(), user };
+    let outputs = Outputs::new(&options, owner, &[])?;
+    let mut teller = Teller::new(&options);
     // Forks, so it comes before anything that makes threads.
-    let supervisor = supervise::start(command)?;
-    let mut recording = Recording::new(options.trace_options(pause))?;
+    let supervisor = supervise::start(command, !no_follow_fork)?;
+    let mut recording =
+        Recording::new(options.trace_options(on_overflow == Overflow::Pause), Box::new(outputs))?;
     teller.listen(&mut recording)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
         let mut signals = Signals::listen()?;
         let pace = options.pace();
         let (finished, ending) =
-            drive::started(&mut recording, supervisor, output, &mut signals, pace, &mut teller).await?;
+            drive::supervised(&mut recording, supervisor, BTreeMap::new(), &mut signals, pace, &mut teller)
+                .await?;
         recording::close(&teller, &finished);
         detach::leave_behind();
         Ok(match ending {

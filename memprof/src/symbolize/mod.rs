@@ -73,9 +73,26 @@ struct Named {
     debug: Option<Held>,
 }
 
+/// What has been read of files so far. It belongs to one thread, and to the [`Symbolizer`] whose files it has read.
+pub struct Reading(blazesym::symbolize::Symbolizer);
+
+impl Default for Reading {
+    fn default() -> Self {
+        // Files are named by descriptors, which stay what they are: nothing to reload.
+        Self(
+            blazesym::symbolize::Symbolizer::builder()
+                .enable_auto_reload(false)
+                .enable_code_info(true)
+                .enable_inlined_fns(true)
+                .enable_demangling(true)
+                .build(),
+        )
+    }
+}
+
 /// Finds names. Everything that it may need is opened when a space is made, because processes end.
+#[derive(Default)]
 pub struct Symbolizer {
-    inner: blazesym::symbolize::Symbolizer,
     files: Vec<Named>,
     /// By device, inode, size and time of change.
     numbers: HashMap<(u64, u64, u64, i64), usize>,
@@ -84,32 +101,7 @@ pub struct Symbolizer {
     texts: HashMap<String, Arc<str>>,
 }
 
-impl Default for Symbolizer {
-    fn default() -> Self {
-        Self::new()
-    }
-}
-
 impl Symbolizer {
-    /// Knows no file yet.
-    pub fn new() -> Self {
-        // Files are named by descriptors, which stay what they are: nothing to reload.
-        let inner = blazesym::symbolize::Symbolizer::builder()
-            .enable_auto_reload(false)
-            .enable_code_info(true)
-            .enable_inlined_fns(true)
-            .enable_demangling(true)
-            .build();
-        Self {
-            inner,
-            files: Vec::new(),
-            numbers: HashMap::new(),
-            vdso: None,
-            perf_maps: HashMap::new(),
-            texts: HashMap::new(),
-        }
-    }
-
     /// Notes where the modules of a process lie now, and opens what names may be found in.
     pub fn space(&mut self, pid: i32, mappings: &[Mapping], modules: &[Module]) -> Space {
         let root = format!("/proc/{pid}/root");
@@ -131,14 +123,14 @@ impl Symbolizer {
     }
 
     /// Names return addresses: each is looked up by the byte before it.
-    pub fn symbolize(&mut self, space: &Space, return_addresses: &[u64]) -> Vec<Symbol> {
+    pub fn symbolize(&mut self, reading: &Reading, space: &Space, return_addresses: &[u64]) -> Vec<Symbol> {
         if let Some(map) = self.perf_maps.get_mut(&space.process) {
             map.read();
         }
-        return_addresses.iter().map(|&address| self.symbol(space, address.wrapping_sub(1))).collect()
+        return_addresses.iter().map(|&address| self.symbol(reading, space, address.wrapping_sub(1))).collect()
     }
 
-    fn symbol(&mut self, space: &Space, avma: u64) -> Symbol {
+    fn symbol(&mut self, reading: &Reading, space: &Space, avma: u64) -> Symbol {
         let after = space.ranges.partition_point(|(range, _)| range.start <= avma);
         let found =
             after.checked_sub(1).map(|at| &space.ranges[at]).filter(|(range, _)| range.contains(&avma));
@@ -149,7 +141,7 @@ impl Symbolizer {
             return Symbol { module: None, svma: avma, frames: vec![frame] };
         };
         let svma = avma.wrapping_sub(place.bias);
-        let mut frames = self.frames(place.file, svma);
+        let mut frames = self.frames(reading, place.file, svma);
         if frames.is_empty() {
             let name = &self.files[place.file].name;
             let short = name.rsplit('/').next().filter(|short| !short.is_empty()).unwrap_or(name);
@@ -160,7 +152,7 @@ impl Symbolizer {
     }
 
     /// The functions at an address of a file; none where nothing is known.
-    fn frames(&mut self, file: usize, svma: u64) -> Vec<Frame> {
+    fn frames(&mut self, reading: &Reading, file: usize, svma: u64) -> Vec<Frame> {
         let named = &mut self.files[file];
         let mut best = Vec::new();
         for held in named.debug.iter_mut().chain([&mut named.file]) {
@@ -168,7 +160,7 @@ impl Symbolizer {
             let source = Source::Elf(Elf::new(path));
             // What a target made of its files must not take the recording along.
             let result = catch_unwind(AssertUnwindSafe(|| {
-                match self.inner.symbolize_single(&source, Input::VirtOffset(svma)) {
+                match reading.0.symbolize_single(&source, Input::VirtOffset(svma)) {
                     Ok(Symbolized::Sym(symbol)) => described(&symbol),
                     Ok(Symbolized::Unknown(_)) | Err(_) => Vec::new(),
                 }

@@ -5,6 +5,7 @@ pub mod launch;
 pub mod maps;
 pub mod module;
 pub mod process;
+mod ptrace;
 pub mod supervise;
 
 pub use process::{Process, TargetError};

@@ -34,6 +34,9 @@ pub enum TargetError {
     /// It ended while being looked at.
     #[error("process {0} ended while it was being inspected")]
     WentAway(i32),
+    /// No descriptor is left.
+    #[error("cannot keep hold of a process: {0}")]
+    Hold(#[from] io::Error),
     /// Any other failure of the kernel's files.
     #[error("cannot read {}: {source}", path.display())]
     Read {
@@ -74,6 +77,12 @@ impl Process {
         let process = Self { pid, comm, pidfd };
         process.check_architecture()?;
         Ok(process)
+    }
+
+    /// The same process, which runs another program now and so has another name.
+    pub fn with_new_program(&self) -> io::Result<Self> {
+        let comm = thread_comm(self.pid, self.pid).unwrap_or_else(|| self.comm.clone());
+        Ok(Self { pid: self.pid, comm, pidfd: self.pidfd.try_clone()? })
     }
 
     fn check_architecture(&self) -> Result<(), TargetError> {
@@ -119,6 +128,50 @@ impl Process {
 pub fn thread_comm(pid: i32, tid: i32) -> Option<String> {
     let bytes = fs::read(format!("/proc/{pid}/task/{tid}/comm")).ok()?;
     Some(String::from_utf8_lossy(&bytes).trim_end_matches('\n').to_owned())
+}
+
+/// The threads of a process now.
+pub(super) fn threads(pid: i32) -> io::Result<Vec<i32>> {
+    let entries = fs::read_dir(format!("/proc/{pid}/task"))?;
+    Ok(entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect())
+}
+
+/// Whether a task is a process of its own, and not a further thread of one.
+pub(super) fn is_process(tid: i32) -> bool {
+    // SAFETY: a plain system call; signal 0 is none.
+    let result = unsafe { libc::syscall(libc::SYS_tgkill, tid, tid, 0) };
+    // Anything but "there is no such thread in such a process" says that there is.
+    result == 0 || io::Error::last_os_error().raw_os_error() != Some(libc::ESRCH)
+}
+
+/// Whether a task is a thread of this process.
+pub(super) fn is_own_thread(tid: i32) -> bool {
+    fs::exists(format!("/proc/self/task/{tid}")).unwrap_or(false)
+}
+
+/// Who traces a task by ptrace(2); 0 for nobody, `None` where the task has ended.
+pub(super) fn tracer(tid: i32) -> Option<i32> {
+    status_number(tid, "TracerPid")
+}
+
+/// The parent of a process; `None` where it has ended.
+pub(super) fn parent(pid: i32) -> Option<i32> {
+    status_number(pid, "PPid")
+}
+
+fn status_number(tid: i32, name: &str) -> Option<i32> {
+    let status = fs::read(format!("/proc/{tid}/status")).ok()?;
+    let status = String::from_utf8_lossy(&status);
+    status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))?.trim().parse().ok()
+}
+
+/// Whether two processes have the same memory, as after vfork(2). False where the kernel does not say (it is built without
+/// `kcmp`), or one of them has ended.
+pub(super) fn share_memory(one: i32, other: i32) -> bool {
+    // `enum kcmp_type` in linux/kcmp.h.
+    const KCMP_VM: i32 = 1;
+    // SAFETY: a plain system call without pointers.
+    unsafe { libc::syscall(libc::SYS_kcmp, one, other, KCMP_VM, 0, 0) == 0 }
 }
 
 struct Status {

@@ -1,8 +1,9 @@
-//! Supervises a started program by ptrace(2), so that it can be held: at its exec until the probes are in
-//! place, when the dynamic linker has mapped objects, and while the buffer is full.
+//! Supervises processes by ptrace(2), so that they can be held: a new process at its birth and a new program at its exec
+//! until the probes are in place, a thread when the dynamic linker has mapped objects, and while the buffer is full.
 //!
-//! All holds are ptrace stops: should memprof die, the kernel lets go of everything. The kernel side asks for a hold
-//! with SIGURG, which does nothing to a process without tracer and is never delivered to one with.
+//! All holds are ptrace stops, which neither the process nor its parent can tell from running slowly: should memprof die,
+//! the kernel lets go of everything. The kernel side asks for a hold with SIGURG, which does nothing to a process without
+//! tracer and is never delivered to one with.
 //!
 //! ptrace belongs to one thread; it has the loop below and talks to the rest through channels.
 
@@ -19,25 +20,38 @@ use nix::{
     poll::{PollFd, PollFlags, PollTimeout, poll},
     sys::{
         eventfd::{EfdFlags, EventFd},
-        ptrace,
         signal::{SigSet, Signal},
         signalfd::{SfdFlags, SignalFd},
-        wait::{WaitPidFlag, WaitStatus, waitpid},
     },
-    unistd::Pid,
 };
 use tokio::sync::mpsc as async_mpsc;
 
-use super::launch::{self, Command, LaunchError};
+use super::{
+    launch::{self, Command, LaunchError},
+    process,
+    ptrace::{self, Change, Watch},
+};
 
-/// What has happened to the program.
+/// What has happened to a process.
 #[derive(Debug)]
 pub enum Notice {
-    /// It stands at an exec (the first one, or a later one): the new program is mapped, nothing of it has run.
-    /// It goes on with [`Supervisor::resume`].
+    /// A process stands at its birth: a copy of its parent, nothing of it has run. It goes on with [`Supervisor::resume`].
+    Born {
+        /// The process.
+        pid: i32,
+        /// Its parent.
+        parent: i32,
+        /// It has its parent's memory, not a copy of it, up to its exec (`vfork`): what it allocates is its parent's.
+        shares_memory: bool,
+    },
+    /// A process stands at an exec: the new program is mapped, nothing of it has run. It goes on with
+    /// [`Supervisor::resume`].
     Exec {
         /// The process.
         pid: i32,
+        /// The thread that called exec, which is the process's only one now and has its id. The kernel knows it as the
+        /// task it was, so that probes on the process's former first thread are gone if it was another.
+        former: i32,
     },
     /// A thread is held because the kernel side asked for it. It goes on with [`Supervisor::resume`].
     Held {
@@ -46,8 +60,13 @@ pub enum Notice {
     },
     /// The program could not be run.
     Failed(LaunchError),
-    /// It has ended.
-    Ended(Ending),
+    /// A process has ended.
+    Ended {
+        /// Which.
+        pid: i32,
+        /// How.
+        ending: Ending,
+    },
 }
 
 /// How a program ended.
@@ -61,71 +80,190 @@ pub enum Ending {
 
 /// The other end of the supervising thread.
 pub struct Supervisor {
-    /// The program's process id.
-    pub pid: i32,
-    /// What happens to it.
+    /// The started program's process id.
+    pub program: Option<i32>,
+    /// What happens. Closed when nobody is left to supervise.
     pub notices: async_mpsc::UnboundedReceiver<Notice>,
-    requests: mpsc::Sender<i32>,
+    requests: mpsc::Sender<Request>,
     wake: Arc<EventFd>,
+    /// The started program has begun to run.
+    is_running: bool,
+}
+
+enum Request {
+    Resume(i32),
+    Release,
 }
 
 impl Supervisor {
-    /// Lets a thread that was reported as standing go on.
-    pub fn resume(&self, tid: i32) {
-        if self.requests.send(tid).is_ok() {
+    /// Lets a task that was reported as standing go on.
+    pub fn resume(&mut self, tid: i32) {
+        self.is_running = true;
+        self.request(Request::Resume(tid));
+    }
+
+    /// Lets go of every process as soon as something happens to it. No more notices come than that of the started program's
+    /// end.
+    pub fn release(&self) {
+        self.request(Request::Release);
+    }
+
+    fn request(&self, request: Request) {
+        if self.requests.send(request).is_ok() {
             let _ = self.wake.write(1);
         }
     }
 }
 
-/// Starts a program under supervision. It does not run until its first [`Notice::Exec`] is answered.
+impl Drop for Supervisor {
+    /// A program that has not begun to run does not run: what it was started for has failed.
+    fn drop(&mut self) {
+        if let Some(program) = self.program.filter(|_| !self.is_running) {
+            // SAFETY: a plain system call; the id is the child's until it is waited for, which ends the channel.
+            unsafe { libc::kill(program, libc::SIGKILL) };
+        }
+    }
+}
+
+/// Why processes could not be supervised.
+#[derive(Debug, thiserror::Error)]
+pub enum SuperviseError {
+    /// Only one process can trace another.
+    #[error(
+        "process {pid} is traced by process {tracer} already (a debugger or strace): end that first, or attach without \
+         --follow-fork and --on-overflow=pause"
+    )]
+    Traced {
+        /// The process.
+        pid: i32,
+        /// Who traces it.
+        tracer: i32,
+    },
+    /// The kernel refused.
+    #[error("cannot supervise process {pid}: {source}: `memprof doctor {pid}` says what is missing")]
+    Refused {
+        /// The process.
+        pid: i32,
+        /// What the kernel said.
+        source: io::Error,
+    },
+    /// A system call on the way failed.
+    #[error("cannot supervise processes: {0}")]
+    System(#[from] io::Error),
+}
+
+/// Starts a program under supervision. It does not run until its first [`Notice::Exec`] is answered. With `follow` the
+/// processes that it makes are supervised as well.
 ///
 /// SIGCHLD must be blocked in every thread of this process.
-pub fn start(command: Command) -> Result<Supervisor, LaunchError> {
+pub fn start(command: Command, follow: bool) -> Result<Supervisor, LaunchError> {
+    let watch = if follow { Watch::Descendants } else { Watch::Itself };
+    supervisor(move || {
+        let waiting = launch::fork_waiting(&command)?;
+        let pid = waiting.pid.as_raw();
+        ptrace::seize(pid, watch)?;
+        let only = HashSet::from([pid]);
+        let started = Some(waiting.go()?);
+        Ok(Tasks { program: Some(pid), started, processes: only.clone(), known: only, watch })
+    })
+}
+
+/// Takes running processes under supervision, which does not stop them.
+///
+/// SIGCHLD must be blocked in every thread of this process.
+pub fn seize(pids: Vec<i32>, follow: bool) -> Result<Supervisor, SuperviseError> {
+    let watch = if follow { Watch::Descendants } else { Watch::Itself };
+    supervisor(move || {
+        let mut known = HashSet::new();
+        for &pid in &pids {
+            seize_process(pid, watch, &mut known)?;
+        }
+        Ok(Tasks { program: None, started: None, processes: pids.into_iter().collect(), known, watch })
+    })
+}
+
+/// Seizes every thread of a process. Those that come meanwhile are seen on the next round, or are seized by their makers.
+fn seize_process(pid: i32, watch: Watch, known: &mut HashSet<i32>) -> Result<(), SuperviseError> {
+    loop {
+        let mut found_new = false;
+        let threads = process::threads(pid).map_err(|source| SuperviseError::Refused { pid, source })?;
+        for tid in threads {
+            if known.contains(&tid) {
+                continue;
+            }
+            match ptrace::seize(tid, watch) {
+                Ok(()) => {
+                    known.insert(tid);
+                    found_new = true;
+                }
+                Err(error) => match process::tracer(tid) {
+                    // It has ended.
+                    None => {}
+                    Some(0) => return Err(SuperviseError::Refused { pid, source: error }),
+                    // Its maker was seized before.
+                    Some(tracer) if process::is_own_thread(tracer) => {
+                        known.insert(tid);
+                    }
+                    Some(tracer) => return Err(SuperviseError::Traced { pid, tracer }),
+                },
+            }
+        }
+        if !found_new {
+            return Ok(());
+        }
+    }
+}
+
+/// The tasks under supervision.
+struct Tasks {
+    /// The started program.
+    program: Option<i32>,
+    /// Tells whether it could be run.
+    started: Option<launch::Started>,
+    /// Every process.
+    processes: HashSet<i32>,
+    /// Every task: processes and their threads.
+    known: HashSet<i32>,
+    watch: Watch,
+}
+
+/// Starts the thread, in which `begin` makes the first tasks.
+fn supervisor<E>(begin: impl FnOnce() -> Result<Tasks, E> + Send + 'static) -> Result<Supervisor, E>
+where
+    E: From<io::Error> + Send + 'static,
+{
     let (notice, notices) = async_mpsc::unbounded_channel();
     let (requests, received) = mpsc::channel();
-    let wake = Arc::new(EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)?);
-    let (told, born) = mpsc::channel();
+    let flags = EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK;
+    let wake = Arc::new(EventFd::from_flags(flags).map_err(io::Error::from)?);
+    let (told, begun) = mpsc::channel();
     let woken = Arc::clone(&wake);
     thread::Builder::new().name("supervisor".to_owned()).spawn(move || {
-        let child = match seize(&command) {
-            Ok(child) => child,
+        let tasks = match begin() {
+            Ok(tasks) => tasks,
             Err(error) => {
                 let _ = told.send(Err(error));
                 return;
             }
         };
-        let (pid, started) = child;
-        let _ = told.send(Ok(pid.as_raw()));
-        let mut supervision = Supervision {
-            child: pid,
-            started: Some(started),
-            standing: HashSet::new(),
-            notice,
-            requests: received,
-        };
+        let _ = told.send(Ok(tasks.program));
+        let mut supervision =
+            Supervision { tasks, standing: HashSet::new(), released: false, notice, requests: received };
         if let Err(error) = supervision.run(&woken) {
             let _ = supervision.notice.send(Notice::Failed(LaunchError::System(error)));
         }
     })?;
-    let pid = born.recv().map_err(|_| io::Error::other("the supervising thread ended"))??;
-    Ok(Supervisor { pid, notices, requests, wake })
-}
-
-fn seize(command: &Command) -> Result<(Pid, launch::Started), LaunchError> {
-    let waiting = launch::fork_waiting(command)?;
-    let pid = waiting.pid;
-    let options = ptrace::Options::PTRACE_O_TRACEEXEC | ptrace::Options::PTRACE_O_TRACECLONE;
-    ptrace::seize(pid, options)?;
-    Ok((pid, waiting.go()?))
+    let program = begun.recv().map_err(|_| io::Error::other("the supervising thread ended"))??;
+    Ok(Supervisor { program, notices, requests, wake, is_running: false })
 }
 
 struct Supervision {
-    child: Pid,
-    started: Option<launch::Started>,
+    tasks: Tasks,
+    /// Those whose notice waits for its answer.
     standing: HashSet<i32>,
+    released: bool,
     notice: async_mpsc::UnboundedSender<Notice>,
-    requests: mpsc::Receiver<i32>,
+    requests: mpsc::Receiver<Request>,
 }
 
 impl Supervision {
@@ -134,7 +272,7 @@ impl Supervision {
         mask.add(Signal::SIGCHLD);
         let signals = SignalFd::with_flags(&mask, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)?;
         loop {
-            if self.collect()? {
+            if !self.collect()? {
                 return Ok(());
             }
             let mut ready = [
@@ -147,82 +285,101 @@ impl Supervision {
             }
             while let Ok(Some(_)) = signals.read_signal() {}
             let _ = wake.read();
-            while let Ok(tid) = self.requests.try_recv() {
-                if self.standing.remove(&tid) {
-                    go_on(Pid::from_raw(tid), None);
-                }
-            }
-        }
-    }
-
-    /// Takes every change of state there is. True when the program has ended.
-    fn collect(&mut self) -> io::Result<bool> {
-        loop {
-            match waitpid(None, Some(WaitPidFlag::__WALL | WaitPidFlag::WNOHANG)) {
-                Ok(WaitStatus::StillAlive) | Err(Errno::EINTR) => return Ok(false),
-                Ok(status) => {
-                    if self.take(status) {
-                        return Ok(true);
+            while let Ok(request) = self.requests.try_recv() {
+                match request {
+                    Request::Resume(tid) if self.standing.remove(&tid) => ptrace::go_on(tid, 0),
+                    Request::Resume(_) => {}
+                    Request::Release => {
+                        self.released = true;
+                        for tid in self.standing.drain() {
+                            ptrace::detach(tid, 0);
+                        }
                     }
                 }
-                // No children: whatever became of the program was told before.
-                Err(Errno::ECHILD) => return Ok(true),
-                Err(error) => return Err(error.into()),
             }
         }
     }
 
-    fn take(&mut self, status: WaitStatus) -> bool {
-        match status {
-            WaitStatus::Exited(pid, code) if pid == self.child => return self.end(Ending::Status(code)),
-            WaitStatus::Signaled(pid, signal, _) if pid == self.child => {
-                return self.end(Ending::Signal(signal as i32));
+    /// Takes every change of state there is. False when nobody is left.
+    fn collect(&mut self) -> io::Result<bool> {
+        loop {
+            match ptrace::next_change() {
+                Ok(None) => return Ok(true),
+                Ok(Some((tid, change))) => self.take(tid, change),
+                Err(error) if error.raw_os_error() == Some(libc::ECHILD) => return Ok(false),
+                Err(error) => return Err(error),
             }
-            WaitStatus::PtraceEvent(pid, _, libc::PTRACE_EVENT_EXEC) => {
-                self.started = None;
-                self.stand(pid, Notice::Exec { pid: pid.as_raw() });
-            }
-            WaitStatus::PtraceEvent(pid, signal, libc::PTRACE_EVENT_STOP) if signal != Signal::SIGTRAP => {
-                // A stop by job control: the thread stays stopped, and is told of its continuation.
-                // SAFETY: a plain system call without pointers.
-                unsafe { libc::ptrace(libc::PTRACE_LISTEN, pid.as_raw(), 0, 0) };
-            }
-            WaitStatus::PtraceEvent(pid, _, _) => go_on(pid, None),
-            WaitStatus::Stopped(pid, Signal::SIGURG) if asked_by_kernel_side(pid) => {
-                self.stand(pid, Notice::Held { tid: pid.as_raw() });
-            }
-            WaitStatus::Stopped(pid, signal) => go_on(pid, Some(signal)),
-            _ => {}
         }
-        false
     }
 
-    fn stand(&mut self, pid: Pid, notice: Notice) {
-        self.standing.insert(pid.as_raw());
+    fn take(&mut self, tid: i32, change: Change) {
+        match change {
+            Change::Exited(status) => self.end(tid, Ending::Status(status)),
+            Change::Killed(signal) => self.end(tid, Ending::Signal(signal)),
+            Change::Signal(libc::SIGURG) if ptrace::sent_by_kernel(tid) => {
+                self.stand(tid, Notice::Held { tid });
+            }
+            Change::Signal(signal) if self.released => ptrace::detach(tid, signal),
+            Change::Signal(signal) => ptrace::go_on(tid, signal),
+            _ if self.released => ptrace::detach(tid, 0),
+            Change::GroupStop(_) => {
+                // The task stays stopped, and is told of its continuation.
+                self.tasks.known.insert(tid);
+                ptrace::listen(tid);
+            }
+            Change::Event(libc::PTRACE_EVENT_EXEC) => {
+                self.tasks.started = None;
+                let former = ptrace::event_message(tid).unwrap_or(tid);
+                self.tasks.known.remove(&former);
+                self.tasks.known.insert(tid);
+                self.tasks.processes.insert(tid);
+                self.stand(tid, Notice::Exec { pid: tid, former });
+            }
+            Change::Event(libc::PTRACE_EVENT_STOP) if self.tasks.known.insert(tid) => self.begin(tid),
+            Change::Event(_) => ptrace::go_on(tid, 0),
+        }
+    }
+
+    /// A task stands at its birth.
+    fn begin(&mut self, tid: i32) {
+        if !process::is_process(tid) {
+            return ptrace::go_on(tid, 0);
+        }
+        if self.tasks.watch == Watch::Itself {
+            // A process that was made as threads are (clone without SIGCHLD).
+            self.tasks.known.remove(&tid);
+            return ptrace::detach(tid, 0);
+        }
+        self.tasks.processes.insert(tid);
+        let parent = process::parent(tid).unwrap_or(0);
+        let shares_memory = process::share_memory(parent, tid);
+        self.stand(tid, Notice::Born { pid: tid, parent, shares_memory });
+    }
+
+    fn stand(&mut self, tid: i32, notice: Notice) {
+        if self.released {
+            return ptrace::detach(tid, 0);
+        }
+        self.standing.insert(tid);
         if self.notice.send(notice).is_err() {
             // Nobody is left to answer.
-            self.standing.remove(&pid.as_raw());
-            go_on(pid, None);
+            self.standing.remove(&tid);
+            ptrace::go_on(tid, 0);
         }
     }
 
-    fn end(&mut self, ending: Ending) -> bool {
-        let failure = self.started.take().and_then(launch::Started::failure);
-        let _ = self.notice.send(failure.map_or(Notice::Ended(ending), Notice::Failed));
-        true
+    fn end(&mut self, tid: i32, ending: Ending) {
+        self.tasks.known.remove(&tid);
+        self.standing.remove(&tid);
+        if !self.tasks.processes.remove(&tid) {
+            return;
+        }
+        let mut notice = Notice::Ended { pid: tid, ending };
+        if self.tasks.program == Some(tid)
+            && let Some(failure) = self.tasks.started.take().and_then(launch::Started::failure)
+        {
+            notice = Notice::Failed(failure);
+        }
+        let _ = self.notice.send(notice);
     }
-}
-
-fn go_on(pid: Pid, signal: Option<Signal>) {
-    // A tracee that was killed meanwhile is gone: its end comes as a status of its own.
-    let _ = ptrace::cont(pid, signal);
-}
-
-/// Whether a SIGURG comes from a BPF program (`SEND_SIG_PRIV`) and not from the program's own sockets or a `kill`.
-fn asked_by_kernel_side(pid: Pid) -> bool {
-    const SI_KERNEL: i32 = 0x80;
-    ptrace::getsiginfo(pid).is_ok_and(|info| {
-        // SAFETY: si_pid is at the same place for every kind of signal that a process can be sent.
-        info.si_code == SI_KERNEL && unsafe { info.si_pid() } == 0
-    })
 }

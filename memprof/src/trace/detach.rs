@@ -1,7 +1,14 @@
 //! Taking probes away. The kernel waits, for each, until every CPU has left it (`uprobe_unregister_sync`), one after
-//! the other: some tens of milliseconds each. Nobody has to wait for that with it: the kernel side already ignores the process.
+//! the other: some tens of milliseconds each, in which no other probe is placed (`event_mutex` in `kernel/trace`). Nobody has
+//! to wait for that: the kernel side already ignores the process, and the probes stay while there are others to be placed.
 
-use std::{os::fd::AsRawFd as _, sync::mpsc, thread};
+use std::{
+    collections::VecDeque,
+    os::fd::AsRawFd as _,
+    sync::mpsc::{self, RecvTimeoutError},
+    thread,
+    time::Duration,
+};
 
 use nix::{
     fcntl::OFlag,
@@ -10,32 +17,69 @@ use nix::{
 
 use crate::probe::attach::Links;
 
+/// For so long no probe must have been placed before one is taken away.
+const QUIET: Duration = Duration::from_millis(500);
+
+/// Processes whose probes are left in place at most, whatever else goes on. A probe in the same place of another
+/// process passes all of them at every hit, at some 50 ns each.
+const MAX_LEFT: usize = 128;
+
+enum Message {
+    /// Links that nobody needs; with a slot they are its last.
+    Links(Option<u16>, Links),
+    /// Probes are being placed.
+    Busy,
+}
+
 /// Takes probes away in a thread of its own.
 pub struct Detacher {
-    links: mpsc::Sender<(u16, Links)>,
+    messages: mpsc::Sender<Message>,
     done: mpsc::Receiver<u16>,
 }
 
 impl Detacher {
     /// Starts the thread.
     pub fn start() -> Self {
-        let (links, received) = mpsc::channel::<(u16, Links)>();
+        let (messages, received) = mpsc::channel();
         let (finished, done) = mpsc::channel();
         thread::spawn(move || {
-            for (slot, links) in received {
-                drop(links);
-                if finished.send(slot).is_err() {
-                    break;
+            let mut left: VecDeque<(Option<u16>, Links)> = VecDeque::new();
+            loop {
+                let message = if left.is_empty() {
+                    received.recv().map_err(Into::into)
+                } else {
+                    received.recv_timeout(QUIET)
+                };
+                let is_quiet = match message {
+                    Ok(Message::Links(slot, links)) => {
+                        left.push_back((slot, links));
+                        false
+                    }
+                    Ok(Message::Busy) => false,
+                    Err(RecvTimeoutError::Timeout) => true,
+                    Err(RecvTimeoutError::Disconnected) => break,
+                };
+                if is_quiet || left.len() > MAX_LEFT {
+                    let Some((slot, links)) = left.pop_front() else { continue };
+                    drop(links);
+                    if slot.is_some_and(|slot| finished.send(slot).is_err()) {
+                        break;
+                    }
                 }
             }
         });
-        Self { links, done }
+        Self { messages, done }
     }
 
-    /// Takes the probes of a slot away, some time from now.
-    pub fn detach(&self, slot: u16, links: Links) {
+    /// Takes probes away, some time from now. With a slot they are its last.
+    pub fn detach(&self, slot: Option<u16>, links: Links) {
         // Should the thread be gone, the links are dropped here.
-        let _ = self.links.send((slot, links));
+        let _ = self.messages.send(Message::Links(slot, links));
+    }
+
+    /// Probes are about to be placed.
+    pub fn wait_a_while(&self) {
+        let _ = self.messages.send(Message::Busy);
     }
 
     /// Slots whose probes are gone.

@@ -1,6 +1,6 @@
 //! Drives a recording: empties the buffer, samples, looks at new modules, until it ends.
 
-use std::{io, os::fd::OwnedFd, time::Duration};
+use std::{collections::BTreeMap, io, os::fd::OwnedFd, time::Duration};
 
 use tokio::{
     io::{Interest, unix::AsyncFd},
@@ -9,7 +9,7 @@ use tokio::{
 
 use super::{
     recording::{Found, Recording, TraceError},
-    session::{Finished, Output},
+    session::Finished,
     signals::Signals,
 };
 use crate::target::{
@@ -34,6 +34,10 @@ pub struct Pace {
 pub trait Progress {
     /// A look at a process's modules has found something.
     fn found(&mut self, pid: i32, found: &Found);
+    /// A process that should have been traced is not.
+    fn left_out(&mut self, pid: i32, why: &TraceError);
+    /// The started program has ended, and so many processes that it has made have not.
+    fn left_alone(&mut self, processes: usize);
     /// What the kernel side says can be taken now.
     fn tick(&mut self, recording: &mut Recording);
 }
@@ -60,7 +64,6 @@ pub async fn attached(
     pace: Pace,
     progress: &mut dyn Progress,
 ) -> Result<Vec<Finished>, DriveError> {
-    let mut finished = Vec::new();
     let ends = slots
         .iter()
         .map(|slot| {
@@ -73,26 +76,21 @@ pub async fn attached(
     let mut ends = ends;
     let mut clock = Clock::new(pace);
     let deadline = pace.duration.map(|duration| Instant::now() + duration);
-    loop {
+    while !slots.is_empty() {
         tokio::select! {
             biased;
             received = signals.next() => { received?; break; }
             slot = first_end(&ends) => {
                 slots.retain(|other| *other != slot);
                 ends.retain(|(other, _)| *other != slot);
-                finished.extend(recording.finish(slot).map_err(DriveError::Trace)?);
-                if slots.is_empty() {
-                    return Ok(finished);
-                }
+                recording.finish(slot)?;
             }
             () = time_up(deadline) => break,
             () = clock.tick() => clock.work(recording, progress)?,
         }
     }
-    for slot in slots {
-        finished.extend(recording.finish(slot)?);
-    }
-    Ok(finished)
+    recording.finish_all()?;
+    Ok(recording.finished()?)
 }
 
 async fn first_end(ends: &[(u16, AsyncFd<OwnedFd>)]) -> u16 {
@@ -107,37 +105,35 @@ async fn first_end(ends: &[(u16, AsyncFd<OwnedFd>)]) -> u16 {
     .await
 }
 
-/// Traces a started program until it ends or the time is up.
-pub async fn started(
+/// Traces supervised processes and those that they make until all have ended, the time is up, or a signal comes. `slots`
+/// are the processes that are traced already. Signals go to the started program, while there is one. Returns how that
+/// has ended.
+pub async fn supervised(
     recording: &mut Recording,
     mut supervisor: Supervisor,
-    output: Output,
+    slots: BTreeMap<i32, u16>,
     signals: &mut Signals,
     pace: Pace,
     progress: &mut dyn Progress,
 ) -> Result<(Vec<Finished>, Option<Ending>), DriveError> {
-    let mut output = Some(output);
-    let mut slot = None;
+    let mut family = Family { slots };
+    let mut running = supervisor.program;
+    let mut ending = None;
     let mut clock = Clock::new(pace);
     let mut deadline = pace.duration.map(|duration| Instant::now() + duration);
-    let mut finished = Vec::new();
     loop {
         tokio::select! {
             biased;
             notice = supervisor.notices.recv() => match notice {
-                Some(Notice::Exec { pid }) => {
-                    match (slot, output.take()) {
-                        (None, Some(output)) => {
-                            let process = Process::open(pid).map_err(TraceError::from)?;
-                            slot = Some(recording.add(process, output, true)?);
-                        }
-                        (Some(_), _) => recording.drain_all()?,
-                        (None, None) => {}
+                Some(Notice::Born { pid, parent, shares_memory }) => {
+                    family.take_in(recording, pid, progress)?;
+                    if shares_memory {
+                        family.borrow(recording, pid, parent);
                     }
-                    recording.take_modules_changed();
-                    if let Some(slot) = slot {
-                        look(recording, slot, progress)?;
-                    }
+                    supervisor.resume(pid);
+                }
+                Some(Notice::Exec { pid, former }) => {
+                    family.exec(recording, pid, former, running, progress)?;
                     supervisor.resume(pid);
                 }
                 Some(Notice::Held { tid }) => {
@@ -148,30 +144,100 @@ pub async fn started(
                     supervisor.resume(tid);
                 }
                 Some(Notice::Failed(error)) => return Err(error.into()),
-                Some(Notice::Ended(ending)) => {
-                    if let Some(slot) = slot.take() {
-                        finished.extend(recording.finish(slot)?);
+                Some(Notice::Ended { pid, ending: how }) => {
+                    if let Some(slot) = family.slots.remove(&pid) {
+                        recording.finish(slot)?;
                     }
-                    return Ok((finished, Some(ending)));
+                    if running == Some(pid) {
+                        (running, ending) = (None, Some(how));
+                        if !family.slots.is_empty() {
+                            progress.left_alone(family.slots.len());
+                        }
+                    }
                 }
-                None => return Ok((finished, None)),
+                None => break,
             },
             received = signals.next() => {
                 let received = received?;
+                let Some(program) = running else { break };
                 // The terminal has sent it to the program as well.
                 if !received.from_terminal {
                     // SAFETY: a plain system call; the child has not been waited for by anyone else.
-                    unsafe { libc::kill(supervisor.pid, received.signal) };
+                    unsafe { libc::kill(program, received.signal) };
                 }
             }
             () = time_up(deadline) => {
                 deadline = None;
-                if let Some(slot) = slot.take() {
-                    // The program goes on untraced.
-                    finished.extend(recording.finish(slot)?);
+                recording.finish_all()?;
+                if running.is_none() {
+                    break;
                 }
+                // The program goes on untraced.
+                family.slots.clear();
+                supervisor.release();
             }
             () = clock.tick() => clock.work(recording, progress)?,
+        }
+    }
+    recording.finish_all()?;
+    Ok((recording.finished()?, ending))
+}
+
+/// The traced ones of the supervised processes.
+struct Family {
+    slots: BTreeMap<i32, u16>,
+}
+
+impl Family {
+    /// A process is traced from now on, unless there is no room for it.
+    fn take_in(
+        &mut self,
+        recording: &mut Recording,
+        pid: i32,
+        progress: &mut dyn Progress,
+    ) -> Result<(), TraceError> {
+        let added = Process::open(pid).map_err(TraceError::from).and_then(|process| {
+            let slot = recording.add(process, true)?;
+            self.slots.insert(pid, slot);
+            look(recording, slot, progress)
+        });
+        match added {
+            Err(error) if error.is_of_one_process() => {
+                progress.left_out(pid, &error);
+                self.slots.remove(&pid).map_or(Ok(()), |slot| recording.finish(slot))
+            }
+            result => result,
+        }
+    }
+
+    /// A process has its parent's memory for a while.
+    fn borrow(&self, recording: &mut Recording, pid: i32, parent: i32) {
+        if let (Some(slot), Some(lender)) = (self.slots.get(&pid), self.slots.get(&parent)) {
+            recording.borrow_memory(*slot, *lender);
+        }
+    }
+
+    /// A process stands at the beginning of another program.
+    fn exec(
+        &mut self,
+        recording: &mut Recording,
+        pid: i32,
+        former: i32,
+        program: Option<i32>,
+        progress: &mut dyn Progress,
+    ) -> Result<(), TraceError> {
+        recording.drain_all()?;
+        match self.slots.get(&pid) {
+            None if program == Some(pid) => {
+                let slot = recording.add(Process::open(pid)?, true)?;
+                self.slots.insert(pid, slot);
+                look(recording, slot, progress)
+            }
+            None => self.take_in(recording, pid, progress),
+            Some(&slot) => {
+                recording.program_changed(slot, former == pid)?;
+                look(recording, slot, progress)
+            }
         }
     }
 }

@@ -34,8 +34,6 @@ pub enum Event<'a> {
     ModulesChanged(Header),
     /// The process runs another program from here on.
     Exec(Header),
-    /// A thread was held because the buffer was nearly full.
-    Paused(Header),
 }
 
 /// The Python frames of a stack record.
@@ -103,7 +101,6 @@ pub fn decode(record: &[u8]) -> Option<Event<'_>> {
         Kind::ThreadEnd => Event::ThreadEnd(take(record)?.0),
         Kind::ModulesChanged => Event::ModulesChanged(take::<Outcome>(record)?.0.header),
         Kind::Exec => Event::Exec(take::<Outcome>(record)?.0.header),
-        Kind::Paused => Event::Paused(take::<Outcome>(record)?.0.header),
     })
 }
 

@@ -200,9 +200,11 @@ impl Kernel {
         self.processes.set(u32::from(slot), process, 0).map_err(|error| map("PROCESSES", error))
     }
 
-    /// What was lost or cut for a process.
-    pub fn counters(&self, slot: u16) -> Result<Counters, KernelError> {
-        let counters = self.counters.get(&u32::from(slot), 0).map_err(|error| map("COUNTERS", error))?;
+    /// What was lost or cut for a process since the last call.
+    pub fn take_counters(&mut self, slot: u16) -> Result<Counters, KernelError> {
+        let slot = u32::from(slot);
+        let counters = self.counters.get(&slot, 0).map_err(|error| map("COUNTERS", error))?;
+        self.counters.set(slot, KernelCounters([0; COUNT]), 0).map_err(|error| map("COUNTERS", error))?;
         Ok(counters.0)
     }
 }

@@ -4,6 +4,7 @@ pub mod btf;
 pub mod detach;
 pub mod drive;
 pub mod event;
+mod finish;
 pub mod kernel;
 pub mod losses;
 pub mod misses;

@@ -8,7 +8,7 @@ use rustc_hash::FxHashSet;
 use super::stacks::Stacks;
 use crate::{
     capture::{MappedModule, NativeFrame, NativeSymbol},
-    symbolize::{Space, Symbolizer},
+    symbolize::{Reading, Space, Symbolizer},
     target::{
         maps::Mapping,
         module::{FileId, Module},
@@ -39,7 +39,7 @@ struct Generation {
 impl NativeNames {
     /// A generation of maps begins.
     pub fn begin_generation(&mut self, pid: i32, mappings: &[Mapping], modules: &[Module]) {
-        let symbolizer = self.symbolizer.get_or_insert_with(Symbolizer::new);
+        let symbolizer = self.symbolizer.get_or_insert_default();
         let space = symbolizer.space(pid, mappings, modules);
         let places = modules.iter().map(|module| self.place(module)).collect();
         self.generations.push(Generation { space, places });
@@ -59,12 +59,13 @@ impl NativeNames {
     pub fn finish(mut self, stacks: &Stacks) -> (Vec<MappedModule>, Vec<NativeSymbol>) {
         let mut symbols = Vec::new();
         let Some(symbolizer) = &mut self.symbolizer else { return (self.modules, symbols) };
+        let reading = Reading::default();
         for (index, generation) in self.generations.iter().enumerate() {
             let number = index as u32 + 1;
             let seen = stacks.addresses.iter().filter(|(_, generation)| *generation == number);
             let mut addresses: Vec<u64> = seen.map(|(address, _)| *address).collect();
             addresses.sort_unstable();
-            let named = symbolizer.symbolize(&generation.space, &addresses);
+            let named = symbolizer.symbolize(&reading, &generation.space, &addresses);
             for (&ip, symbol) in addresses.iter().zip(named) {
                 let frames = symbol.frames.into_iter().map(|frame| NativeFrame {
                     function: frame.function,

@@ -10,6 +10,7 @@ use memprof_common::{
 use super::{
     detach::Detacher,
     event::{self, Event},
+    finish::Finisher,
     kernel::{self, Kernel, KernelError, Settings},
     session::{Finished, Output, Session},
 };
@@ -46,11 +47,27 @@ pub enum TraceError {
     /// The capture.
     #[error(transparent)]
     Write(#[from] WriteError),
+    /// The file of a capture could not be made.
+    #[error(transparent)]
+    Output(Box<dyn std::error::Error + Send + Sync>),
     /// Nothing to trace.
     #[error(
         "process {0} has no allocator that memprof knows in any of its files: `memprof ps -v` shows what was looked at"
     )]
     NoAllocator(i32),
+}
+
+impl TraceError {
+    /// Whether it concerns one process only, so that the recording of others can go on.
+    pub fn is_of_one_process(&self) -> bool {
+        match self {
+            Self::Attach(AttachError::Refused { .. })
+            | Self::Target(_)
+            | Self::Kernel(KernelError::TooManyProcesses)
+            | Self::NoAllocator(_) => true,
+            Self::Kernel(_) | Self::Attach(_) | Self::Write(_) | Self::Output(_) => false,
+        }
+    }
 }
 
 /// How a recording is made.
@@ -66,12 +83,22 @@ pub struct Options {
     pub unwind_memory: u64,
 }
 
+/// Makes the files of captures.
+pub trait Captures {
+    /// An empty file for a process, or for the program that it has executed.
+    fn create(&mut self, process: &Process) -> Result<Output, Box<dyn std::error::Error + Send + Sync>>;
+}
+
 /// A recording under way.
 pub struct Recording {
     kernel: Kernel,
     options: Options,
+    captures: Box<dyn Captures>,
+    finisher: Finisher,
     traced: HashMap<u16, Traced>,
     modules_changed: Vec<u16>,
+    /// Processes that use the memory of others, whose captures their allocations belong to.
+    borrowers: HashMap<u16, u16>,
     detacher: Detacher,
 }
 
@@ -83,16 +110,6 @@ struct Traced {
     supervised: bool,
     /// Where the kernel's mapping `[uprobes]` begins, once it is there.
     trampoline: Option<u64>,
-}
-
-impl Traced {
-    /// The process runs another program: the files that it has mapped before keep their probes, what is known of
-    /// addresses is void.
-    fn program_changed(&mut self) -> Result<(), WriteError> {
-        self.allocators.clear();
-        self.trampoline = None;
-        self.session.program_changed()
-    }
 }
 
 /// What a look at a process's modules has brought.
@@ -119,8 +136,9 @@ pub struct Drained {
 const BATCH: usize = 1 << 18;
 
 impl Recording {
-    /// Loads the kernel side.
-    pub fn new(options: Options) -> Result<Self, TraceError> {
+    /// Loads the kernel side. A program to be traced that inherits this process's limits must have been forked before.
+    pub fn new(options: Options, captures: Box<dyn Captures>) -> Result<Self, TraceError> {
+        allow_descriptors();
         let kernel = Kernel::load(Settings {
             buffer_size: options.buffer_size,
             pause: options.pause,
@@ -129,8 +147,11 @@ impl Recording {
         Ok(Self {
             kernel,
             options,
+            captures,
+            finisher: Finisher::start(),
             traced: HashMap::new(),
             modules_changed: Vec::new(),
+            borrowers: HashMap::new(),
             detacher: Detacher::start(),
         })
     }
@@ -140,17 +161,33 @@ impl Recording {
         &mut self.kernel.ebpf
     }
 
-    /// Takes a process in. Nothing of it is seen before [`Recording::look`].
-    pub fn add(&mut self, process: Process, output: Output, supervised: bool) -> Result<u16, TraceError> {
+    /// Takes a process in. Nothing of it is seen before [`Recording::look`]. A supervised one answers to the signals of
+    /// the kernel side, and its execs are told by [`Recording::program_changed`].
+    pub fn add(&mut self, process: Process, supervised: bool) -> Result<u16, TraceError> {
+        self.detacher.wait_a_while();
         for slot in self.detacher.done() {
             self.kernel.release_slot(slot)?;
         }
         let slot = self.kernel.take_slot(process.pid as u32)?;
+        let output = match self.captures.create(&process) {
+            Ok(output) => output,
+            Err(error) => {
+                self.kernel.ignore(slot, process.pid as u32)?;
+                self.kernel.release_slot(slot)?;
+                return Err(TraceError::Output(error));
+            }
+        };
         let session = Session::new(process, output);
         let traced =
             Traced { session, links: HashMap::new(), allocators: Vec::new(), supervised, trampoline: None };
         self.traced.insert(slot, traced);
         Ok(slot)
+    }
+
+    /// What the process of a slot allocates belongs to that of `lender`, until it runs another program or ends.
+    pub fn borrow_memory(&mut self, slot: u16, lender: u16) {
+        let lender = self.borrowers.get(&lender).copied().unwrap_or(lender);
+        self.borrowers.insert(slot, lender);
     }
 
     /// The process id of a slot; 0 for a slot that is not in use.
@@ -258,23 +295,24 @@ impl Recording {
     pub fn drain(&mut self) -> Result<Drained, TraceError> {
         for _ in 0..BATCH {
             let Some(record) = self.kernel.events.next() else { return Ok(Drained { more: false }) };
-            let Some(traced) = event::slot(&record).and_then(|slot| self.traced.get_mut(&slot)) else {
-                continue;
-            };
+            let Some(mut slot) = event::slot(&record) else { continue };
+            if !self.borrowers.is_empty() {
+                slot = self.borrowers.get(&slot).copied().unwrap_or(slot);
+            }
+            let Some(traced) = self.traced.get_mut(&slot) else { continue };
+            let mut exec = None;
             match event::decode(&record) {
-                Some(Event::ModulesChanged(Header { slot, .. })) => {
-                    if !self.modules_changed.contains(&slot) {
-                        self.modules_changed.push(slot);
-                    }
-                }
-                Some(Event::Exec(Header { slot, .. })) => {
-                    traced.program_changed()?;
-                    if !self.modules_changed.contains(&slot) {
-                        self.modules_changed.push(slot);
-                    }
-                }
+                Some(Event::ModulesChanged(Header { slot, .. })) => note(&mut self.modules_changed, slot),
+                // A supervisor tells of it, while the process stands still.
+                Some(Event::Exec(_)) if traced.supervised => {}
+                Some(Event::Exec(header)) => exec = Some(header),
                 Some(event) => traced.session.take(event)?,
                 None => traced.session.malformed(),
+            }
+            drop(record);
+            if let Some(Header { slot, function, .. }) = exec {
+                self.program_changed(slot, function == 0)?;
+                note(&mut self.modules_changed, slot);
             }
         }
         Ok(Drained { more: true })
@@ -313,18 +351,77 @@ impl Recording {
         Ok(())
     }
 
+    /// The process runs another program: the capture of the old one is ended and set aside, the new one's takes its place.
+    /// All records of the old one must have been taken.
+    ///
+    /// `same_task` says that the process's first thread has called exec: the files that it has mapped before keep their
+    /// probes. What is known of addresses is void.
+    pub fn program_changed(&mut self, slot: u16, same_task: bool) -> Result<(), TraceError> {
+        let Some(traced) = self.traced.get_mut(&slot) else { return Ok(()) };
+        self.borrowers.remove(&slot);
+        self.kernel.misses.forget(slot);
+        let counters = self.kernel.take_counters(slot)?;
+        traced.allocators.clear();
+        traced.trampoline = None;
+        if !same_task {
+            let links = std::mem::take(&mut traced.links);
+            self.detacher.detach(None, links.into_values().flatten().collect());
+        }
+        let process = traced.session.process.with_new_program().map_err(TargetError::from)?;
+        let is_used = traced.session.set_aside()?;
+        let output = self.captures.create(&process).map_err(TraceError::Output)?;
+        let old = std::mem::replace(&mut traced.session, Session::new(process, output));
+        if is_used {
+            self.finisher.finish(old, counters);
+        }
+        Ok(())
+    }
+
     /// Ends the capture of a process: its probes are ignored from now on, and what they have left in the buffer is taken.
-    pub fn finish(&mut self, slot: u16) -> Result<Option<Finished>, TraceError> {
-        let Some(traced) = self.traced.get_mut(&slot) else { return Ok(None) };
+    pub fn finish(&mut self, slot: u16) -> Result<(), TraceError> {
+        let Some(traced) = self.traced.get_mut(&slot) else { return Ok(()) };
         let links = std::mem::take(&mut traced.links);
         self.kernel.ignore(slot, traced.session.process.pid as u32)?;
-        self.detacher.detach(slot, links.into_values().flatten().collect());
+        self.detacher.detach(Some(slot), links.into_values().flatten().collect());
         self.drain_all()?;
-        let counters = self.kernel.counters(slot)?;
-        let Some(traced) = self.traced.remove(&slot) else { return Ok(None) };
+        let counters = self.kernel.take_counters(slot)?;
+        let Some(traced) = self.traced.remove(&slot) else { return Ok(()) };
+        self.borrowers.remove(&slot);
         self.kernel.tables.remove(slot);
         self.kernel.misses.forget(slot);
-        Ok(Some(traced.session.finish(&counters)?))
+        self.finisher.finish(traced.session, counters);
+        Ok(())
+    }
+
+    /// Ends all captures.
+    pub fn finish_all(&mut self) -> Result<(), TraceError> {
+        let mut slots: Vec<u16> = self.traced.keys().copied().collect();
+        slots.sort_unstable();
+        slots.into_iter().try_for_each(|slot| self.finish(slot))
+    }
+
+    /// Waits until the captures that have been ended are complete.
+    pub fn finished(&mut self) -> Result<Vec<Finished>, TraceError> {
+        Ok(self.finisher.wait()?)
+    }
+}
+
+/// Allows as many descriptors as this process may have: a traced process takes one for each of its files, and two for each
+/// probe.
+fn allow_descriptors() {
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: the pointers are to a local. Where it fails the limit stays, and passing it is told when it happens.
+    unsafe {
+        if libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit) == 0 {
+            limit.rlim_cur = limit.rlim_max;
+            libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit);
+        }
+    }
+}
+
+fn note(slots: &mut Vec<u16>, slot: u16) {
+    if !slots.contains(&slot) {
+        slots.push(slot);
     }
 }
 

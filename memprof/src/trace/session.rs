@@ -1,9 +1,9 @@
 //! One traced process: what the kernel side tells of it, made into a capture.
 
 use std::{
-    fs::File,
-    io::{self, Seek as _},
-    path::PathBuf,
+    fs::{self, File},
+    io,
+    path::{Path, PathBuf},
     time::{SystemTime, UNIX_EPOCH},
 };
 
@@ -45,6 +45,22 @@ pub struct Output {
     pub compress: bool,
     /// Native stacks too; where it is not said, for a program without a Python interpreter.
     pub native: Option<bool>,
+    /// Leave no file behind when nothing was allocated.
+    pub only_if_used: bool,
+}
+
+/// Where the capture goes of a program in whose place its process has executed another.
+fn aside(path: &Path) -> PathBuf {
+    let named = |number: u32| {
+        let mut name = path.as_os_str().to_owned();
+        name.push(format!(".before-exec{number}"));
+        PathBuf::from(name)
+    };
+    let mut number = 1;
+    while named(number).symlink_metadata().is_ok() {
+        number += 1;
+    }
+    named(number)
 }
 
 /// A capture that is done.
@@ -52,6 +68,8 @@ pub struct Output {
 pub struct Finished {
     /// The process.
     pub pid: i32,
+    /// When its recording began, in milliseconds since the epoch.
+    pub started_ms: i64,
     /// The file.
     pub summary: Summary,
     /// Allocations, deallocations left out.
@@ -87,7 +105,7 @@ pub struct Session {
 
 /// A capture that is being written.
 struct Open {
-    sink: Box<dyn Sink>,
+    sink: Box<dyn Sink + Send>,
     native: bool,
     /// Number of the maps in force, from 1; 0 before the first.
     generation: u32,
@@ -117,28 +135,29 @@ impl Session {
         }
     }
 
-    /// The process runs another program now. Every block of the old one is gone, so the capture begins anew.
-    pub fn program_changed(&mut self) -> Result<(), WriteError> {
-        // What it has buffered is written to the file that is emptied next.
-        drop(self.sink.take());
-        self.empty_file().map_err(|source| WriteError::Write { path: self.output.path.clone(), source })?;
-        self.command_line = self.process.command_line();
-        self.start_ms = now_ms();
-        self.python = None;
-        self.modules.clear();
-        self.mappings.clear();
-        self.native_names = NativeNames::default();
-        self.stacks = Stacks::default();
-        self.releases = Releases::default();
-        self.threads = ThreadNames::default();
-        self.allocations = 0;
-        self.bytes = 0;
-        Ok(())
+    /// The process runs another program: the file gives up its name to that program's capture. Returns false where nothing
+    /// was recorded, and no file is left.
+    pub fn set_aside(&mut self) -> Result<bool, WriteError> {
+        if self.allocations == 0 {
+            self.remove_file();
+            return Ok(false);
+        }
+        // What is resident now is not the old program's.
+        self.resident = None;
+        let failed = |path: &Path, source| WriteError::Write { path: path.to_owned(), source };
+        let path = aside(&self.output.path);
+        fs::rename(&self.output.path, &path).map_err(|source| failed(&path, source))?;
+        if let Some(open) = &mut self.sink {
+            open.sink.moved(&path);
+        }
+        self.output.path = path;
+        Ok(true)
     }
 
-    fn empty_file(&mut self) -> io::Result<()> {
-        self.output.file.set_len(0)?;
-        self.output.file.rewind()
+    fn remove_file(&self) {
+        if let Err(error) = fs::remove_file(&self.output.path) {
+            log::debug!("cannot remove {}: {error}", self.output.path.display());
+        }
     }
 
     /// Whether native stacks are wanted of the program.
@@ -205,7 +224,7 @@ impl Session {
             Event::Code(code) => self.code(&code),
             Event::Thread(thread) | Event::ThreadEnd(thread) => self.thread(&thread),
             // What these ask for is done by the recording.
-            Event::ModulesChanged(_) | Event::Exec(_) | Event::Paused(_) => Ok(()),
+            Event::ModulesChanged(_) | Event::Exec(_) => Ok(()),
         }
     }
 
@@ -333,8 +352,12 @@ impl Session {
         }
     }
 
-    /// Ends the capture.
-    pub fn finish(mut self, counters: &Counters) -> Result<Finished, WriteError> {
+    /// Ends the capture. Returns nothing where no capture is left, because nothing was recorded.
+    pub fn finish(mut self, counters: &Counters) -> Result<Option<Finished>, WriteError> {
+        if self.output.only_if_used && self.allocations == 0 {
+            self.remove_file();
+            return Ok(None);
+        }
         let names = self.threads.last(&self.process);
         self.name_threads(names)?;
         self.open()?;
@@ -355,13 +378,14 @@ impl Session {
             .take()
             .ok_or_else(|| WriteError::Write { path, source: io::ErrorKind::NotFound.into() })?;
         let summary = open.sink.finish(now_ms(), &extension, self.output.compress)?;
-        Ok(Finished {
+        Ok(Some(Finished {
             pid: self.process.pid,
+            started_ms: self.start_ms,
             summary,
             allocations: self.allocations,
             bytes: self.bytes,
             losses,
-        })
+        }))
     }
 
     fn losses(&self, counters: &Counters) -> Vec<Loss> {
@@ -379,7 +403,7 @@ impl Session {
             let file = self.output.file.try_clone();
             let file = file.map_err(|source| WriteError::Write { path: path.clone(), source })?;
             let header = self.header(native);
-            let sink: Box<dyn Sink> = if self.output.aggregate {
+            let sink: Box<dyn Sink + Send> = if self.output.aggregate {
                 Box::new(AggregatingWriter::create(file, path, header)?)
             } else {
                 Box::new(Writer::create(file, path, header)?)

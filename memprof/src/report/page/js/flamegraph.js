@@ -216,7 +216,7 @@ function fillSheet() {
 function functionCell(row) {
   const find = () => change({ search: settings.search === row.name ? "" : row.name }, false);
   const button = element("button", { type: "button", textContent: row.name, title: "Find in the graph", onclick: find });
-  return [button, element("div", { className: "place", textContent: shortPath(row.file), title: row.file })];
+  return [button, element("div", { className: "place", textContent: shortPath(row.file, 2), title: row.file })];
 }
 
 function fillCrumbs(zoomed) {

@@ -59,10 +59,10 @@ function baseName(path) {
   return path.slice(path.lastIndexOf("/") + 1);
 }
 
-/** The end of a long path, as far as it tells files apart. */
-function shortPath(path) {
+/** The end of a long path, as far as it tells files apart: so many of its parts. */
+function shortPath(path, count = 3) {
   const parts = path.split("/");
-  return parts.length > 4 ? `…/${parts.slice(-3).join("/")}` : path;
+  return parts.length > count + 1 ? `…/${parts.slice(-count).join("/")}` : path;
 }
 
 /** An element with text and children. Names are only ever set as text. */

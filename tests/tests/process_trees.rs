@@ -1,0 +1,134 @@
+//! Every process of a tree has a capture of its own that holds each of its allocations from the first on, whatever way the
+//! process came about, and the processes notice nothing.
+//!
+//! What is expected is counted inside of the processes, by a preloaded library (`fixtures/c/counting.c`).
+
+use std::{
+    ffi::OsStr,
+    fs,
+    path::{Path, PathBuf},
+};
+
+use memprof_tests::{
+    captured::python_with_memray,
+    counted::{self, Counts},
+    fixture, memprof,
+    program::{Ended, Program},
+};
+use tempfile::TempDir;
+
+/// A folder for captures and one for counts.
+struct Folders {
+    root: TempDir,
+}
+
+impl Folders {
+    fn new() -> Self {
+        let root = tempfile::tempdir().expect("a temporary folder can be made");
+        for name in ["captures", "counts"] {
+            fs::create_dir(root.path().join(name)).expect("a folder can be made in a new one");
+        }
+        Self { root }
+    }
+
+    fn captures(&self) -> PathBuf {
+        self.root.path().join("captures")
+    }
+
+    fn counts(&self) -> PathBuf {
+        self.root.path().join("counts")
+    }
+
+    /// Runs a command under memprof, each of its processes counting. Returns what was counted.
+    #[track_caller]
+    fn run<A: AsRef<OsStr>>(&self, options: &[&str], words: impl IntoIterator<Item = A>) -> (Ended, Counts) {
+        let mut command = memprof::command(["run", "-o"]);
+        command
+            .arg(self.captures())
+            .args(options)
+            .arg("--")
+            .args(counted::counting(&self.counts()))
+            .args(words);
+        let mut program = Program::start(command.current_dir(self.root.path()));
+        program.close_input();
+        let ended = program.wait_for_long();
+        assert!(ended.status.success(), "memprof failed: {}\n{}", ended.status, ended.err);
+        assert!(!ended.err.contains("lost,"), "nothing is lost:\n{}", ended.err);
+        let counts = self.compare(&ended);
+        (ended, counts)
+    }
+
+    /// Every process's captures hold what it has counted.
+    #[track_caller]
+    fn compare(&self, ended: &Ended) -> Counts {
+        let captured = counted::by_the_captures(&self.captures());
+        assert_eq!(captured, counted::by_the_processes(&self.counts()), "{}", ended.err);
+        captured
+    }
+}
+
+/// Twenty sources and a makefile that compiles them.
+fn write_project(folder: &Path) {
+    let mut makefile = String::from("all: $(foreach n,$(shell seq 20),unit$(n).o)\n%.o: %.c\n\t@gcc -c $<\n");
+    for number in 1..=20 {
+        let source = format!("int unit{number}(int n) {{ return n * {number}; }}\n");
+        fs::write(folder.join(format!("unit{number}.c")), source).expect("a new folder can be written to");
+    }
+    makefile.push('\n');
+    fs::write(folder.join("Makefile"), makefile).expect("a new folder can be written to");
+}
+
+#[test]
+fn a_shell_that_starts_make_that_starts_twenty_compilers() {
+    let folders = Folders::new();
+    write_project(folders.root.path());
+    let (ended, counts) = folders.run(&["--no-native"], ["sh", "-c", "make -j4 && ls unit*.o | wc -l"]);
+    assert_eq!(ended.out, "20\n");
+    // The shell, make, and for each unit gcc, cc1 and as.
+    assert!(counts.len() >= 62, "{} processes: {counts:?}", counts.len());
+}
+
+fn pool(method: &str) {
+    let folders = Folders::new();
+    let script = fixture::file("python/pool.py");
+    let (ended, counts) =
+        folders.run(&[], [python_with_memray().as_os_str(), script.as_os_str(), method.as_ref()]);
+    assert_eq!(ended.out, format!("{}\n", (0..40).map(|n| n * n).sum::<u64>()));
+    assert!(counts.len() >= 3, "the pool has two processes: {counts:?}");
+}
+
+#[test]
+fn a_pool_of_forked_processes() {
+    pool("fork");
+}
+
+#[test]
+fn a_pool_of_spawned_processes() {
+    pool("spawn");
+}
+
+#[test]
+fn a_pool_of_processes_forked_by_a_server() {
+    pool("forkserver");
+}
+
+#[test]
+fn a_daemon_that_forks_twice() {
+    let folders = Folders::new();
+    let done = folders.root.path().join("done");
+    let daemon = fixture::c("daemon");
+    let (_, counts) = folders.run(&[], [daemon.as_os_str(), "1000".as_ref(), done.as_ref()]);
+    assert!(done.exists(), "the daemon has come to its end, and memprof has waited for it");
+    let least: Vec<u64> = counts.values().map(|programs| programs.iter().sum()).collect();
+    assert_eq!(least.len(), 3, "{counts:?}");
+    assert!(least[0] >= 1000 && least[1] >= 1001 && least[2] >= 2004, "{counts:?}");
+}
+
+#[test]
+fn what_a_child_of_vfork_allocates_is_its_parents() {
+    let folders = Folders::new();
+    let vfork = fixture::c("vfork");
+    let (ended, counts) = folders.run(&[], [vfork.as_os_str(), "30".as_ref()]);
+    assert_eq!(ended.out, "done\n");
+    assert!(counts.values().any(|programs| programs == &[32]), "{counts:?}");
+}
