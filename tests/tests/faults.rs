@@ -1,14 +1,20 @@
 //! What is hard on a tracer of allocations: the program's output is what it is untraced, the capture is whole and holds what
 //! the program has counted inside of itself, and whatever way memprof ends the program goes on.
 
-use std::{fs, path::Path, process::Command, thread, time::Duration};
+use std::{
+    fs,
+    path::Path,
+    process::Command,
+    thread,
+    time::{Duration, Instant},
+};
 
 use memprof::capture::{Reader, read_extension};
 use memprof_tests::{
     counted::{self, Folders},
     fixture,
     memprof::{self as command, Attached},
-    program::{Program, Stream},
+    program::{PATIENCE, Program, Stream},
 };
 
 /// Runs `fixtures/c/faults.c` in a mode, traced and each process counting; nothing may be lost.
@@ -93,15 +99,18 @@ fn the_program_goes_on_when_memprof_is_killed() {
         let mut program =
             Program::start(command.arg(&capture).arg("--").arg(fixture::c("faults")).arg("threads"));
         program.wait_for(Stream::Out, "begin");
-        thread::sleep(Duration::from_millis(moment * 20));
+        // Once there is more than a head; memprof hands on what it has a hundred times a second.
+        let deadline = Instant::now() + PATIENCE;
+        while fs::metadata(&capture).map_or(0, |metadata| metadata.len()) < 4096 {
+            assert!(Instant::now() < deadline, "nothing is written");
+            thread::sleep(Duration::from_millis(1));
+        }
+        thread::sleep(Duration::from_millis(moment * 5));
         program.signal(libc::SIGKILL);
         program.wait_for(Stream::Out, "done");
-        // Empty where memprof had not come to the first event yet; otherwise whole up to where it was killed.
-        if fs::metadata(&capture).is_ok_and(|metadata| metadata.len() > 0) {
-            let mut reader = Reader::open(&capture).expect("the capture has its head");
-            while reader.next_record().expect("the capture can be read to where it ends").is_some() {
-                records += 1;
-            }
+        let mut reader = Reader::open(&capture).expect("the capture has its head");
+        while reader.next_record().expect("the capture can be read to where it ends").is_some() {
+            records += 1;
         }
     }
     assert!(records > 1000, "what was recorded before is there: {records} records");
