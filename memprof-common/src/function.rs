@@ -38,11 +38,13 @@ pub enum Function {
     PythonRealloc = 16,
     /// `free(ctx, pointer)`
     PythonFree = 17,
+    /// Rust's `__rust_realloc(pointer, old_size, align, size)`
+    RustRealloc = 18,
 }
 
 impl Function {
     /// Every function, in the order of the numbers.
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 18] = [
         Self::Malloc,
         Self::Calloc,
         Self::Realloc,
@@ -60,6 +62,7 @@ impl Function {
         Self::PythonCalloc,
         Self::PythonRealloc,
         Self::PythonFree,
+        Self::RustRealloc,
     ];
 
     /// The function with this number, if there is one.
@@ -101,7 +104,7 @@ mod tests {
             assert_eq!(Function::from_number(function as u8), Some(function));
         }
         assert_eq!(Function::from_number(0), None);
-        assert_eq!(Function::from_number(18), None);
+        assert_eq!(Function::from_number(19), None);
     }
 
     #[test]

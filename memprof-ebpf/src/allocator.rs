@@ -42,6 +42,7 @@ const PYTHON_MALLOC: u8 = Function::PythonMalloc as u8;
 const PYTHON_CALLOC: u8 = Function::PythonCalloc as u8;
 const PYTHON_REALLOC: u8 = Function::PythonRealloc as u8;
 const PYTHON_FREE: u8 = Function::PythonFree as u8;
+const RUST_REALLOC: u8 = Function::RustRealloc as u8;
 
 /// `mmap` flag: the mapping replaces what is there.
 const MAP_FIXED: u64 = 0x10;
@@ -105,6 +106,7 @@ fn request(ctx: &ProbeContext, function: u8) -> Request {
         PYTHON_CALLOC => plain(product(b, argument(ctx, 2))),
         PYTHON_REALLOC => replaces(b, argument(ctx, 2)),
         PYTHON_FREE => replaces(b, 0),
+        RUST_REALLOC => replaces(a, argument(ctx, 3)),
         _ => plain(0),
     }
 }

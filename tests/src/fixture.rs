@@ -41,18 +41,24 @@ pub fn c(name: &str) -> PathBuf {
 
 /// The program that `compiler` makes of `source` with `flags`, kept until either changes, or a header beside it does.
 pub fn compiled(compiler: &str, source: &Path, flags: &[&str]) -> PathBuf {
+    linked(compiler, source, flags, &[])
+}
+
+/// The same with `libraries` behind the source, where a linker wants them.
+pub fn linked(compiler: &str, source: &Path, flags: &[&str], libraries: &[&str]) -> PathBuf {
     static BUILDS: AtomicU32 = AtomicU32::new(0);
     let folder = workspace().join("target/fixtures");
     fs::create_dir_all(&folder).unwrap_or_else(|error| panic!("cannot create {}: {error}", folder.display()));
     let name = source.file_stem().expect("a source file has a name").to_string_lossy();
-    let program = folder.join(format!("{name}-{:016x}", fingerprint(compiler, source, flags)));
+    let program = folder.join(format!("{name}-{:016x}", fingerprint(compiler, source, &[flags, libraries])));
     if program.is_file() {
         return program;
     }
     // Tests run side by side: each compiles to a name of its own, and the last to be done wins.
     let unfinished =
         program.with_extension(format!("{}.{}", process::id(), BUILDS.fetch_add(1, Ordering::Relaxed)));
-    let output = Command::new(compiler).args(flags).arg("-o").arg(&unfinished).arg(source).output();
+    let output =
+        Command::new(compiler).args(flags).arg("-o").arg(&unfinished).arg(source).args(libraries).output();
     let output = output.unwrap_or_else(|error| panic!("cannot run {compiler}: {error}"));
     let said = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{compiler} cannot compile {}:\n{said}", source.display());
@@ -60,7 +66,7 @@ pub fn compiled(compiler: &str, source: &Path, flags: &[&str]) -> PathBuf {
     program
 }
 
-fn fingerprint(compiler: &str, source: &Path, flags: &[&str]) -> u64 {
+fn fingerprint(compiler: &str, source: &Path, flags: &[&[&str]]) -> u64 {
     let mut hasher = DefaultHasher::new();
     (compiler, flags).hash(&mut hasher);
     let folder = source.parent().expect("a source file lies in a folder");

@@ -2,6 +2,7 @@
 // A test helper fails by panicking.
 #![allow(clippy::missing_panics_doc, clippy::new_without_default)]
 
+pub mod account;
 pub mod bench;
 pub mod captured;
 pub mod chromium;

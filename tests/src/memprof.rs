@@ -78,6 +78,24 @@ impl Attached {
         Self { program }
     }
 
+    /// Attaches to all of `pids`, and returns when each is traced. The captures go into `folder`.
+    pub fn to_all(pids: &[i32], folder: &Path, options: &[&str]) -> Self {
+        let mut command = command(["attach", "--output"]);
+        command.arg(folder).args(options).args(pids.iter().map(ToString::to_string));
+        let mut program = Program::start(&mut command);
+        for _ in pids {
+            program.wait_for(Stream::Err, "tracing process");
+        }
+        Self { program }
+    }
+
+    /// Returns when memprof has said a line with `text`.
+    #[must_use]
+    pub fn having_said(mut self, text: &str) -> Self {
+        self.program.wait_for(Stream::Err, text);
+        self
+    }
+
     /// The process id of memprof.
     pub fn pid(&self) -> i32 {
         self.program.pid()

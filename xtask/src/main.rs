@@ -10,6 +10,7 @@ mod python314;
 mod setup;
 mod shell;
 mod test;
+mod test_kernels;
 
 use std::{
     path::{Path, PathBuf},
@@ -24,6 +25,7 @@ use clap::Parser;
 enum Command {
     Demo(demo::Arguments),
     Test(test::Arguments),
+    TestKernels(test_kernels::Arguments),
     Bench(bench::Arguments),
     Setup(setup::Arguments),
     BuildEbpf(build_ebpf::Arguments),
@@ -33,6 +35,7 @@ fn main() -> ExitCode {
     let result = match Command::parse() {
         Command::Demo(arguments) => demo::main(&arguments),
         Command::Test(arguments) => test::main(&arguments),
+        Command::TestKernels(arguments) => test_kernels::main(&arguments),
         Command::Bench(arguments) => bench::main(&arguments),
         Command::Setup(arguments) => setup::main(&arguments),
         Command::BuildEbpf(arguments) => build_ebpf::main(&arguments),

@@ -7,10 +7,11 @@ use anyhow::Context as _;
 use super::{
     outputs::Outputs,
     recording::{self, Overflow, RecordingOptions, Teller},
+    selection,
 };
 use crate::{
     target::{Process, invoker::Invoker, supervise},
-    trace::{Recording, TraceError, detach, drive, signals, signals::Signals},
+    trace::{Recording, TraceError, detach, drive, newcomers::Newcomers, signals, signals::Signals},
 };
 
 /// Traces running processes until Ctrl-C, --duration, or their end.
@@ -18,7 +19,9 @@ use crate::{
 #[command(after_help = "Examples:
   memprof attach 4242                      trace process 4242 until Ctrl-C
   memprof attach --duration 30 -o a.bin 4242
-  memprof attach -o captures 4242 4243     one capture a process, in a folder")]
+  memprof attach -o captures 4242 4243     one capture a process, in a folder
+  memprof attach -o captures --container web
+  memprof attach -o captures --duration 60 --uid 1000 --exclude bash")]
 pub(super) struct Arguments {
     #[command(flatten)]
     options: RecordingOptions,
@@ -29,39 +32,62 @@ pub(super) struct Arguments {
     /// work on the processes meanwhile
     #[arg(long)]
     follow_fork: bool,
+    #[command(flatten)]
+    selection: selection::Arguments,
     /// The processes
-    #[arg(required = true, value_name = "PID", value_parser = clap::value_parser!(i32).range(1..))]
+    #[arg(
+        required_unless_present = "selection", conflicts_with = "selection",
+        value_name = "PID", value_parser = clap::value_parser!(i32).range(1..)
+    )]
     pids: Vec<i32>,
 }
 
 pub(super) fn main(arguments: Arguments) -> anyhow::Result<ExitCode> {
-    let Arguments { options, on_overflow, follow_fork, mut pids } = arguments;
+    let Arguments { options, on_overflow, follow_fork, selection, mut pids } = arguments;
+    let selection = selection.selection()?;
+    let pause = on_overflow == Overflow::Pause;
+    let is_supervised = follow_fork || pause;
+    signals::block().context("cannot block signals")?;
+    recording::check_privilege()?;
+    if let Some(selection) = &selection {
+        pids = selection.processes();
+    }
     pids.sort_unstable();
     pids.dedup();
-    signals::block().context("cannot block signals")?;
-    let processes = pids.iter().copied().map(Process::open).collect::<Result<Vec<_>, _>>()?;
-    recording::check_privilege()?;
-    let outputs = Outputs::new(&options, Invoker::of_sudo()?, &pids)?;
+    let named = if selection.is_some() { Vec::new() } else { pids.clone() };
+    // What was named must be there; of what was selected, some may be gone by now.
+    let processes = named.iter().copied().map(Process::open).collect::<Result<Vec<_>, _>>()?;
+    let owner = Invoker::of_sudo()?;
+    let outputs = match &selection {
+        Some(_) => Outputs::into_folder(&options, owner)?,
+        None => Outputs::new(&options, owner, &pids)?,
+    };
     let mut teller = Teller::new(&options);
-    let pause = on_overflow == Overflow::Pause;
     let mut recording = Recording::new(options.trace_options(pause), Box::new(outputs))?;
     teller.listen(&mut recording)?;
-    let supervisor = if follow_fork || pause { Some(supervise::seize(pids, follow_fork)?) } else { None };
+    let supervisor = if is_supervised { Some(supervise::seize(pids.clone(), follow_fork)?) } else { None };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
         let mut signals = Signals::listen()?;
         let mut slots = BTreeMap::new();
         for process in processes {
             let pid = process.pid;
-            let slot = recording.add(process, supervisor.is_some())?;
+            let slot = recording.add(process, is_supervised)?;
             let found = recording.look(slot)?;
             drive::Progress::found(&mut teller, pid, &found);
             if !recording.has_allocator(slot) {
                 return Err(TraceError::NoAllocator(pid).into());
             }
             slots.insert(pid, slot);
-            let python = found.python.map_or_else(String::new, |python| format!(", {python}"));
-            teller.say(&format!("tracing process {pid}{python}; Ctrl-C ends"));
+            drive::Progress::taken_in(&mut teller, pid, &found);
+        }
+        if selection.is_some() {
+            for &pid in &pids {
+                if let Some(slot) = drive::take_in(&mut recording, pid, is_supervised, &mut teller)? {
+                    slots.insert(pid, slot);
+                }
+            }
+            teller.say(&format!("tracing {} processes of those selected; Ctrl-C ends", slots.len()));
         }
         let pace = options.pace();
         let finished = match supervisor {
@@ -69,8 +95,9 @@ pub(super) fn main(arguments: Arguments) -> anyhow::Result<ExitCode> {
                 drive::supervised(&mut recording, supervisor, slots, &mut signals, pace, &mut teller).await?.0
             }
             None => {
+                let newcomers = selection.map(|selection| Newcomers::new(selection, &pids));
                 let slots = slots.into_values().collect();
-                drive::attached(&mut recording, slots, &mut signals, pace, &mut teller).await?
+                drive::attached(&mut recording, slots, newcomers, &mut signals, pace, &mut teller).await?
             }
         };
         recording::close(&teller, &finished);

@@ -15,6 +15,7 @@ mod ps;
 mod recording;
 mod resolved;
 mod run;
+mod selection;
 mod stats;
 mod summary;
 mod table;

@@ -77,6 +77,26 @@ impl Outputs {
         })
     }
 
+    /// For processes that are selected, of which there may be any number: `-o` names a folder, which is made if need be.
+    pub(super) fn into_folder(options: &RecordingOptions, owner: Option<Invoker>) -> anyhow::Result<Self> {
+        if let Some(folder) = &options.output {
+            match fs::create_dir(folder) {
+                Ok(()) => {
+                    if let Some(owner) = &owner {
+                        owner.give(File::open(folder)?)?;
+                    }
+                }
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists && folder.is_dir() => {}
+                Err(error) => return Err(describe(folder, &error)),
+            }
+        }
+        let mut outputs = Self::new(options, owner, &[])?;
+        if options.output.is_none() {
+            outputs.place = Place::Folder(PathBuf::new());
+        }
+        Ok(outputs)
+    }
+
     /// The name of a process's capture.
     fn name(&mut self, process: &Process) -> PathBuf {
         if let Place::DefaultFile = &self.place {

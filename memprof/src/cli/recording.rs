@@ -1,11 +1,12 @@
 //! What `run` and `attach` have in common: options, the output file, what is said on the terminal.
 
-use std::{fs, path::PathBuf, time::Duration};
+use std::{collections::BTreeMap, fs, path::PathBuf, time::Duration};
 
 use anyhow::{Context as _, bail};
 
 use crate::{
     report::{page::text::visible, size},
+    target::{container, identity},
     trace::{
         self, Recording, TraceError,
         drive::{Pace, Progress},
@@ -197,6 +198,11 @@ impl Progress for Teller {
         }
     }
 
+    fn taken_in(&mut self, pid: i32, found: &Found) {
+        let python = found.python.as_ref().map_or_else(String::new, |python| format!(", {python}"));
+        self.say(&format!("tracing process {pid}{}{python}; Ctrl-C ends", inside(pid)));
+    }
+
     fn left_out(&mut self, pid: i32, why: &TraceError) {
         self.say(&format!("process {pid} goes on untraced: {why}"));
     }
@@ -233,16 +239,29 @@ fn describe_table(table: &FileReport) -> String {
 /// Captures that the closing lines name one by one.
 const MAX_NAMED: usize = 10;
 
+/// What a process's container is, and which process it is in there; nothing for one that is in none.
+fn inside(pid: i32) -> String {
+    let container = container::of_process(pid);
+    let inner = identity::identity(pid).map(|identity| identity.inner_pid).filter(|inner| *inner != pid);
+    match (inner, container) {
+        (Some(inner), Some(name)) => format!(" ({inner} in its container {name})"),
+        (Some(inner), None) => format!(" ({inner} in its PID namespace)"),
+        (None, Some(name)) => format!(" (in the container {name})"),
+        (None, None) => String::new(),
+    }
+}
+
 /// The closing lines: where the captures are, how much they hold, what was lost, what to type next.
 pub(super) fn close(teller: &Teller, finished: &[Finished]) {
     let (named, rest) = finished.split_at(finished.len().min(MAX_NAMED));
     for capture in named {
         let path = capture.summary.path.display();
         teller.say(&format!(
-            "{path}: {} allocations of {} in process {}; {}",
+            "{path}: {} allocations of {} in process {}{}; {}",
             capture.allocations,
             size::human(capture.bytes),
             capture.pid,
+            capture.container.as_ref().map_or_else(String::new, |name| format!(" of container {name}")),
             losses(std::slice::from_ref(capture)),
         ));
     }
@@ -256,9 +275,27 @@ pub(super) fn close(teller: &Teller, finished: &[Finished]) {
             losses(rest),
         ));
     }
+    for (name, processes, allocations, bytes) in by_container(finished) {
+        teller.say(&format!(
+            "container {name}: {allocations} allocations of {} in {processes} processes",
+            size::human(bytes)
+        ));
+    }
     if let Some(capture) = finished.iter().max_by_key(|capture| capture.bytes) {
         teller.say(&format!("next: memprof flamegraph {}", capture.summary.path.display()));
     }
+}
+
+/// Name, processes, allocations and bytes of each container that has several processes.
+fn by_container(finished: &[Finished]) -> Vec<(&str, usize, u64, u64)> {
+    let mut sums: BTreeMap<&str, (usize, u64, u64)> = BTreeMap::new();
+    for capture in finished {
+        let Some(name) = &capture.container else { continue };
+        let sum = sums.entry(name).or_default();
+        *sum = (sum.0 + 1, sum.1 + capture.allocations, sum.2 + capture.bytes);
+    }
+    let several = sums.into_iter().filter(|(_, (processes, ..))| *processes > 1);
+    several.map(|(name, (processes, allocations, bytes))| (name, processes, allocations, bytes)).collect()
 }
 
 /// Every loss of some captures with its count.

@@ -234,7 +234,8 @@ pub fn of_process(process: &Inspected, machine: &Machine) -> Vec<Check> {
 
 fn allocators(process: &Inspected) -> Check {
     if !process.allocators.is_empty() {
-        return Check::ok("allocators", process.allocators.join(", "));
+        let files: Vec<&str> = process.allocators.iter().map(|(file, _)| file.as_str()).collect();
+        return Check::ok("allocators", files.join(", "));
     }
     let found = match process.unreadable.first() {
         None => "no file of the process defines malloc".to_owned(),
@@ -308,7 +309,7 @@ mod tests {
         Inspected {
             pid: 42,
             command_line: "python3 server.py".to_owned(),
-            allocators: vec!["/usr/lib/libc.so.6".to_owned()],
+            allocators: vec![("/usr/lib/libc.so.6".to_owned(), vec!["malloc"])],
             ..Inspected::default()
         }
     }

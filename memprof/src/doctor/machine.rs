@@ -121,7 +121,7 @@ fn try_probe(kernel: &mut Kernel) -> Trial {
     let mappings = process.mappings().map_err(|error| innermost(&error))?;
     let (modules, unreadable) = module::modules(&process, &mappings);
     let notice = modules.iter().find_map(|module| {
-        let Plan { probes, .. } = plan::allocators(module);
+        let Plan { probes, .. } = plan::allocators(module, &process.root());
         Some((module, probes.into_iter().find(|probe| probe.program == Program::ModulesChanged)?))
     });
     let Some((module, probe)) = notice else {

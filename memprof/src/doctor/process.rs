@@ -2,8 +2,6 @@
 
 use std::fs;
 
-use memprof_common::function::Function;
-
 use crate::{
     probe::plan,
     target::{Process, TargetError, module},
@@ -17,8 +15,8 @@ pub struct Inspected {
     pub pid: i32,
     /// Its command line.
     pub command_line: String,
-    /// The files that define `malloc`, as the process sees them.
-    pub allocators: Vec<String>,
+    /// The files that hand out memory, as the process sees them, each with the functions that would be probed.
+    pub allocators: Vec<(String, Vec<&'static str>)>,
     /// Files that could not be looked into, each with the reason.
     pub unreadable: Vec<String>,
     /// The Python interpreter's version, or why it could not be told; `None` where there is no interpreter.
@@ -37,9 +35,10 @@ impl Inspected {
         let process = Process::open(pid)?;
         let mappings = process.mappings()?;
         let (modules, unreadable) = module::modules(&process, &mappings);
-        let defines_malloc = |module: &&module::Module| {
-            let sites = plan::allocators(module).sites;
-            sites.iter().any(|(definition, _)| definition.function == Function::Malloc)
+        let allocator = |module: &module::Module| {
+            let plan = plan::allocators(module, &process.root());
+            let names = plan.sites.iter().map(|(definition, _)| definition.name).collect();
+            plan.is_allocator.then(|| (module.path.clone(), names))
         };
         let python = match find_interpreter(pid, &modules) {
             Ok(None) => None,
@@ -49,7 +48,7 @@ impl Inspected {
         let inspected = Self {
             pid,
             command_line: process.command_line(),
-            allocators: modules.iter().filter(defines_malloc).map(|module| module.path.clone()).collect(),
+            allocators: modules.iter().filter_map(allocator).collect(),
             unreadable: unreadable
                 .into_iter()
                 .map(|file| format!("{}: {}", file.path, file.reason))
@@ -96,7 +95,7 @@ mod tests {
     fn this_process_has_an_allocator_and_no_python() {
         let inspected = Inspected::look(std::process::id() as i32).unwrap();
         if inspected.unreadable.is_empty() {
-            assert!(inspected.allocators.iter().any(|file| file.contains("libc")), "{inspected:?}");
+            assert!(inspected.allocators.iter().any(|(file, _)| file.contains("libc")), "{inspected:?}");
         }
         assert!(inspected.python.is_none());
     }

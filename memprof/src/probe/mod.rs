@@ -2,7 +2,9 @@
 
 pub mod attach;
 mod bpf;
+mod handing_on;
 mod multi;
+pub mod names;
 pub mod plan;
 pub mod site;
 pub mod symbol;

@@ -2,7 +2,11 @@
 
 use memprof_common::{function::Function, process::Range};
 
+use std::path::Path;
+
 use super::{
+    handing_on::Code,
+    names::Layer,
     site::{self, Need, Site},
     symbol::{self, Definition},
 };
@@ -39,7 +43,10 @@ pub struct Probe {
 pub struct Plan {
     /// The probes.
     pub probes: Vec<Probe>,
-    /// Code of the module (avma), if it is an allocator: what it maps itself is not counted.
+    /// It hands out memory.
+    pub is_allocator: bool,
+    /// Code of the module (avma), if it is an allocator's library: what it maps itself is not counted. A program with an
+    /// allocator in it maps memory for other purposes too; there only what is mapped during an allocation is the allocator's.
     pub allocator_text: Option<Range>,
     /// The functions found, each with its place, for display.
     pub sites: Vec<(Definition, Site)>,
@@ -48,10 +55,11 @@ pub struct Plan {
 /// Bytes of a function that are looked at where its symbol does not say how long it is.
 const UNKNOWN_SIZE: u64 = 256;
 
-/// Plans the probes of a module's allocator functions and of its notice of new objects.
-pub fn allocators(module: &Module) -> Plan {
+/// Plans the probes of a module's allocator functions and of its notice of new objects. `root` is the root folder of the process.
+pub fn allocators(module: &Module, root: &Path) -> Plan {
     let mut plan = Plan::default();
-    for definition in symbol::definitions(&module.data) {
+    let definitions = symbol::definitions(module, root);
+    for definition in to_probe(module, definitions) {
         let Some(site) = place(module, &definition) else { continue };
         let program = if definition.function == Function::Free { Program::Free } else { Program::Enter };
         let Some(file_offset) = module.file_offset(definition.svma + site.offset) else { continue };
@@ -62,13 +70,32 @@ pub fn allocators(module: &Module) -> Plan {
         plan.probes.push(Probe { program, function, file_offset });
         plan.sites.push((definition, site));
     }
-    if plan.sites.iter().any(|(definition, _)| definition.function == Function::Malloc) {
+    plan.is_allocator = plan.sites.iter().any(|(definition, _)| definition.function == Function::Malloc);
+    if plan.is_allocator && !symbol::is_program(&module.data) {
         plan.allocator_text = module.executable_ranges().map(|(begin, end)| Range { begin, end }).next();
     }
     if let Some(file_offset) = symbol::linker_notice(&module.data).and_then(|svma| module.file_offset(svma)) {
         plan.probes.push(Probe { program: Program::ModulesChanged, function: None, file_offset });
     }
     plan
+}
+
+/// Those that tell something which no other tells.
+fn to_probe(module: &Module, definitions: Vec<Definition>) -> Vec<Definition> {
+    if definitions.iter().all(|definition| definition.layer != Layer::Language) {
+        return definitions;
+    }
+    let mut code = Code::new(module);
+    definitions
+        .into_iter()
+        .filter(|definition| {
+            let tells = definition.layer != Layer::Language || !code.hands_on(definition.svma);
+            if tells {
+                code.add(definition.svma);
+            }
+            tells
+        })
+        .collect()
 }
 
 /// A probe at the first byte of a function known by its address (avma).

@@ -34,21 +34,27 @@ const PROLOGUE: usize = 16;
 /// The registers that carry arguments which are read.
 const ARGUMENTS: [Register; 4] = [Register::RDI, Register::RSI, Register::RDX, Register::RCX];
 
-/// Chooses the place in `code`, a function's bytes. Where nothing better is found it is the first byte.
+/// Chooses the place in `code`, a function's bytes. Where nothing better is found it is the first byte, or the
+/// first instruction that can be probed at all.
 ///
 /// Every call passes the place: only straight-line code from the function's first instruction on is looked at,
 /// and a branch is the last of it. For `free` a conditional branch may be passed that is taken for no block.
 pub fn choose(code: &[u8], need: Need) -> Site {
-    let first = Site { offset: 0, emulated: false };
     let instructions: Vec<Instruction> =
         Decoder::with_ip(64, code, 0, DecoderOptions::NONE).into_iter().collect();
     let mut info = InstructionInfoFactory::new();
+    let mut stepped = None;
     for instruction in instructions.iter().take(PROLOGUE) {
         if instruction.is_invalid() {
-            return first;
+            break;
         }
-        if is_emulated(instruction) && !is_jumped_to(&instructions, instruction.ip()) {
-            return Site { offset: instruction.ip(), emulated: true };
+        if !is_jumped_to(&instructions, instruction.ip()) {
+            if is_emulated(instruction) {
+                return Site { offset: instruction.ip(), emulated: true };
+            }
+            if !is_refused(instruction) {
+                stepped.get_or_insert(Site { offset: instruction.ip(), emulated: false });
+            }
         }
         let clobbers = info.info(instruction).used_registers().iter().any(|used| {
             let writes = matches!(
@@ -63,10 +69,10 @@ pub fn choose(code: &[u8], need: Need) -> Site {
             writes && needed
         });
         if clobbers || instruction.flow_control() != FlowControl::Next {
-            return first;
+            break;
         }
     }
-    first
+    stepped.unwrap_or(Site { offset: 0, emulated: false })
 }
 
 /// Whether the kernel executes the instruction itself.
@@ -78,6 +84,13 @@ fn is_emulated(instruction: &Instruction) -> bool {
         Mnemonic::Jmp | Mnemonic::Call => instruction.op0_kind() == OpKind::NearBranch64,
         _ => instruction.is_jcc_short_or_near(),
     }
+}
+
+/// Whether the kernel takes no probe on the instruction (`is_prefix_bad`, the same file).
+fn is_refused(instruction: &Instruction) -> bool {
+    let segment = instruction.segment_prefix();
+    instruction.has_lock_prefix()
+        || matches!(segment, Register::ES | Register::CS | Register::SS | Register::DS)
 }
 
 /// Whether the place lies in a loop: it would be passed more than once in a call.
@@ -127,6 +140,14 @@ mod tests {
         // xor eax,eax; push rbx; jmp -3 (to the push)
         let code = [0x31, 0xc0, 0x53, 0xeb, 0xfd];
         assert_eq!(choose(&code, Need::FirstArgument), Site { offset: 0, emulated: false });
+    }
+
+    #[test]
+    fn an_instruction_that_the_kernel_refuses_is_passed_over() {
+        // lock inc qword [rip+0x10]; mov rax,[rdi]; mov rdi,rsi
+        let code = [0xf0, 0x48, 0xff, 0x05, 0x10, 0, 0, 0, 0x48, 0x8b, 0x07, 0x48, 0x89, 0xf7];
+        assert_eq!(choose(&code, Need::Entry), Site { offset: 8, emulated: false });
+        assert_eq!(choose(&code[..8], Need::Entry), Site { offset: 0, emulated: false });
     }
 
     #[test]

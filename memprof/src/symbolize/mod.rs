@@ -4,7 +4,6 @@
 //! for the kernel's vDSO from its image; blazesym reads them. A miss is not an error: an address
 //! without a name is `module+0xaddress`, where the address is the one that the file states, as `addr2line` wants it.
 
-mod debug_file;
 mod held;
 mod perf_map;
 
@@ -18,6 +17,7 @@ use std::sync::Arc;
 use blazesym::symbolize::source::{Elf, Source};
 use blazesym::symbolize::{CodeInfo, Input, Sym, Symbolized};
 
+use crate::target::debug_file;
 use crate::target::maps::Mapping;
 use crate::target::module::Module;
 use crate::unwind;

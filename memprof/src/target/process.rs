@@ -112,6 +112,12 @@ impl Process {
         Ok(maps::parse(&text))
     }
 
+    /// Leads to the process's root folder. Paths in it are the process's to choose: they are opened with it as their root
+    /// (`RESOLVE_IN_ROOT` of openat2(2)).
+    pub fn root(&self) -> PathBuf {
+        PathBuf::from(format!("/proc/{}/root", self.pid))
+    }
+
     /// The command line, arguments joined by spaces; the name in brackets where there is none.
     pub fn command_line(&self) -> String {
         let bytes = fs::read(format!("/proc/{}/cmdline", self.pid)).unwrap_or_default();

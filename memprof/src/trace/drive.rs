@@ -8,6 +8,7 @@ use tokio::{
 };
 
 use super::{
+    newcomers::{self, Newcomers},
     recording::{Found, Recording, TraceError},
     session::Finished,
     signals::Signals,
@@ -34,6 +35,8 @@ pub struct Pace {
 pub trait Progress {
     /// A look at a process's modules has found something.
     fn found(&mut self, pid: i32, found: &Found);
+    /// A process of a selection is traced from now on.
+    fn taken_in(&mut self, pid: i32, found: &Found);
     /// A process that should have been traced is not.
     fn left_out(&mut self, pid: i32, why: &TraceError);
     /// The started program has ended, and so many processes that it has made have not.
@@ -59,38 +62,78 @@ pub enum DriveError {
 /// Traces running processes until they end, the time is up, or a signal comes.
 pub async fn attached(
     recording: &mut Recording,
-    mut slots: Vec<u16>,
+    slots: Vec<u16>,
+    mut newcomers: Option<Newcomers>,
     signals: &mut Signals,
     pace: Pace,
     progress: &mut dyn Progress,
 ) -> Result<Vec<Finished>, DriveError> {
-    let ends = slots
-        .iter()
-        .map(|slot| {
-            let pidfd = recording.pidfd(*slot)?;
-            // SAFETY: an owned descriptor stays the same, open one for as long as it lives.
-            let end = unsafe { AsyncFd::register_with_interest(pidfd, Interest::READABLE) };
-            Ok((*slot, end?))
-        })
-        .collect::<io::Result<Vec<_>>>()?;
-    let mut ends = ends;
+    let mut ends = slots.iter().map(|slot| end(recording, *slot)).collect::<io::Result<Vec<_>>>()?;
     let mut clock = Clock::new(pace);
+    let mut looks = interval(newcomers::INTERVAL);
+    looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let deadline = pace.duration.map(|duration| Instant::now() + duration);
-    while !slots.is_empty() {
+    // Where others may come, the last to end is not the end.
+    while !ends.is_empty() || newcomers.as_ref().is_some_and(Newcomers::may_come) {
         tokio::select! {
             biased;
             received = signals.next() => { received?; break; }
             slot = first_end(&ends) => {
-                slots.retain(|other| *other != slot);
                 ends.retain(|(other, _)| *other != slot);
                 recording.finish(slot)?;
             }
             () = time_up(deadline) => break,
+            _ = looks.tick(), if newcomers.is_some() => {
+                for pid in newcomers.as_mut().map(Newcomers::look).unwrap_or_default() {
+                    if let Some(slot) = take_in(recording, pid, false, progress)? {
+                        ends.push(end(recording, slot)?);
+                    }
+                }
+            }
             () = clock.tick() => clock.work(recording, progress)?,
         }
     }
     recording.finish_all()?;
     Ok(recording.finished()?)
+}
+
+/// Becomes readable when a slot's process ends.
+fn end(recording: &Recording, slot: u16) -> io::Result<(u16, AsyncFd<OwnedFd>)> {
+    let pidfd = recording.pidfd(slot)?;
+    // SAFETY: an owned descriptor stays the same, open one for as long as it lives.
+    let end = unsafe { AsyncFd::register_with_interest(pidfd, Interest::READABLE) };
+    Ok((slot, end?))
+}
+
+/// A process is traced from now on, unless that cannot be.
+pub fn take_in(
+    recording: &mut Recording,
+    pid: i32,
+    supervised: bool,
+    progress: &mut dyn Progress,
+) -> Result<Option<u16>, TraceError> {
+    let process = Process::open(pid).map_err(TraceError::from);
+    let added = process.and_then(|process| recording.add(process, supervised));
+    let slot = match added {
+        Err(error) if error.is_of_one_process() => {
+            progress.left_out(pid, &error);
+            return Ok(None);
+        }
+        added => added?,
+    };
+    match recording.look(slot) {
+        Ok(found) => {
+            progress.found(pid, &found);
+            progress.taken_in(pid, &found);
+            Ok(Some(slot))
+        }
+        Err(error) if error.is_of_one_process() => {
+            progress.left_out(pid, &error);
+            recording.finish(slot)?;
+            Ok(None)
+        }
+        Err(error) => Err(error),
+    }
 }
 
 async fn first_end(ends: &[(u16, AsyncFd<OwnedFd>)]) -> u16 {

@@ -9,6 +9,7 @@ pub mod kernel;
 pub mod losses;
 pub mod misses;
 pub mod native;
+pub mod newcomers;
 pub mod recording;
 pub mod release;
 pub mod rss;

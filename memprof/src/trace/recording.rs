@@ -1,6 +1,12 @@
 //! A recording: the kernel side, and a session for each process that it traces.
 
-use std::{collections::HashMap, io, num::NonZeroU32, os::fd::OwnedFd, time::Instant};
+use std::{
+    collections::{HashMap, HashSet},
+    io,
+    num::NonZeroU32,
+    os::fd::OwnedFd,
+    time::Instant,
+};
 
 use memprof_common::{
     event::Header,
@@ -105,7 +111,10 @@ pub struct Recording {
 struct Traced {
     session: Session,
     links: HashMap<FileId, Links>,
-    allocators: Vec<(FileId, Range)>,
+    /// The files that were looked into.
+    planned: HashSet<FileId>,
+    /// The files that hand out memory, with the code whose mappings are the allocator's own.
+    allocators: Vec<(FileId, Option<Range>)>,
     /// A supervisor answers signals of the kernel side.
     supervised: bool,
     /// Where the kernel's mapping `[uprobes]` begins, once it is there.
@@ -178,8 +187,14 @@ impl Recording {
             }
         };
         let session = Session::new(process, output);
-        let traced =
-            Traced { session, links: HashMap::new(), allocators: Vec::new(), supervised, trampoline: None };
+        let traced = Traced {
+            session,
+            links: HashMap::new(),
+            planned: HashSet::new(),
+            allocators: Vec::new(),
+            supervised,
+            trampoline: None,
+        };
         self.traced.insert(slot, traced);
         Ok(slot)
     }
@@ -217,15 +232,13 @@ impl Recording {
         }
         let mut plans: Vec<(Module, Plan)> = Vec::new();
         for module in &modules {
-            let known = traced.links.contains_key(&module.id)
-                && traced.allocators.iter().any(|(id, _)| *id == module.id);
-            if !known {
-                plans.push((module.clone(), plan::allocators(module)));
+            if traced.planned.insert(module.id) {
+                plans.push((module.clone(), plan::allocators(module, &process.root())));
             }
         }
         for (module, plan) in &plans {
-            if let Some(text) = plan.allocator_text {
-                traced.allocators.push((module.id, text));
+            if plan.is_allocator {
+                traced.allocators.push((module.id, plan.allocator_text));
             }
         }
         if traced.session.python.is_none() {
@@ -277,7 +290,7 @@ impl Recording {
             let links = self.kernel.attach(&module, &plan.probes, target, slot);
             let links = links.map_err(|error| gone_or(traced, error))?;
             traced.links.entry(module.id).or_default().extend(links);
-            if plan.allocator_text.is_some() {
+            if plan.is_allocator {
                 found.allocators.push((module.path.clone(), plan));
             }
         }
@@ -361,6 +374,7 @@ impl Recording {
         self.borrowers.remove(&slot);
         self.kernel.misses.forget(slot);
         let counters = self.kernel.take_counters(slot)?;
+        traced.planned.clear();
         traced.allocators.clear();
         traced.trampoline = None;
         if !same_task {
@@ -432,8 +446,9 @@ fn describe(traced: &Traced, options: Options) -> KernelProcess {
         described.flags |= process_flag::NATIVE;
     }
     let mut texts = [Range::default(); MAX_ALLOCATOR_TEXTS];
-    for (place, (_, text)) in texts.iter_mut().zip(&traced.allocators) {
-        *place = *text;
+    let libraries = traced.allocators.iter().filter_map(|(_, text)| *text);
+    for (place, text) in texts.iter_mut().zip(libraries) {
+        *place = text;
     }
     described.allocator_texts = texts;
     described.trampoline = traced.trampoline.unwrap_or(0);

@@ -22,7 +22,7 @@ use crate::{
         Summary, Target, Version as CaptureVersion, WriteError, Writer,
     },
     python::{interpreter::Interpreter, version::Version},
-    target::{Process, maps::Mapping, module::Module},
+    target::{Process, container, maps::Mapping, module::Module},
 };
 use memprof_common::{
     counter::Counters,
@@ -68,6 +68,8 @@ fn aside(path: &Path) -> PathBuf {
 pub struct Finished {
     /// The process.
     pub pid: i32,
+    /// The container that it ran in.
+    pub container: Option<String>,
     /// When its recording began, in milliseconds since the epoch.
     pub started_ms: i64,
     /// The file.
@@ -87,6 +89,8 @@ pub struct Session {
     /// Its interpreter, once one was found.
     pub python: Option<Interpreter>,
     command_line: String,
+    /// Looked up at the beginning: at the end the container may be gone.
+    container: Option<String>,
     start_ms: i64,
     output: Output,
     sink: Option<Open>,
@@ -117,6 +121,7 @@ impl Session {
     pub fn new(process: Process, output: Output) -> Self {
         Self {
             command_line: process.command_line(),
+            container: container::of_process(process.pid),
             resident: ResidentSize::open(process.pid).ok(),
             process,
             python: None,
@@ -366,7 +371,11 @@ impl Session {
         let (modules, native_symbols) = std::mem::take(&mut self.native_names).finish(&self.stacks);
         let extension = Extension {
             recorder: concat!("memprof ", env!("CARGO_PKG_VERSION")).into(),
-            target: Target { comm: self.process.comm.as_str().into(), host: host().into(), container: None },
+            target: Target {
+                comm: self.process.comm.as_str().into(),
+                host: host().into(),
+                container: self.container.as_deref().map(Into::into),
+            },
             losses: losses.clone(),
             modules,
             native_symbols,
@@ -380,6 +389,7 @@ impl Session {
         let summary = open.sink.finish(now_ms(), &extension, self.output.compress)?;
         Ok(Some(Finished {
             pid: self.process.pid,
+            container: self.container,
             started_ms: self.start_ms,
             summary,
             allocations: self.allocations,
@@ -479,7 +489,7 @@ fn allocator(function: u8) -> Option<Allocator> {
     Some(match Function::from_number(function)? {
         Function::Malloc => Allocator::Malloc,
         Function::Calloc => Allocator::Calloc,
-        Function::Realloc | Function::Reallocarray => Allocator::Realloc,
+        Function::Realloc | Function::Reallocarray | Function::RustRealloc => Allocator::Realloc,
         Function::PosixMemalign => Allocator::PosixMemalign,
         Function::AlignedAlloc => Allocator::AlignedAlloc,
         Function::Memalign => Allocator::Memalign,

@@ -28,9 +28,6 @@ const MAX_NAMES: u64 = 4 << 20;
 /// Bytes of notes that are searched for a build id.
 const MAX_NOTES: u64 = 64 << 10;
 
-/// Bytes of the section with the name of a debug file.
-const MAX_LINK: u64 = 4096 + 8;
-
 /// Bytes of the dynamic section that are searched for dependencies.
 const MAX_DYNAMIC: u64 = 64 << 10;
 
@@ -302,15 +299,6 @@ impl<'r, R: ReadAt + ?Sized> Elf<'r, R> {
             let notes = self.read(offset, size.min(MAX_NOTES), MAX_NOTES).ok()?;
             build_id_in(&notes)
         })
-    }
-
-    /// The name of the separate debug file and its check sum.
-    pub fn debug_link(&self) -> Option<(String, u32)> {
-        let section = self.section(".gnu_debuglink")?;
-        let bytes = self.read(section.file_offset, section.size, MAX_LINK).ok()?;
-        let end = bytes.iter().position(|&byte| byte == 0)?;
-        let sum = bytes.get((end + 1).next_multiple_of(4)..).and_then(word32)?;
-        Some((String::from_utf8(bytes[..end].to_vec()).ok()?, sum))
     }
 
     /// Reads a part of the file after checking its size.

@@ -29,11 +29,6 @@ pub fn build_id<R: ReadAt + ?Sized>(source: &R) -> Option<Vec<u8>> {
     elf::Elf::parse(source).ok()?.build_id()
 }
 
-/// The name and check sum of an ELF file's separate debug file, if it names one (`.gnu_debuglink`).
-pub fn debug_link<R: ReadAt + ?Sized>(source: &R) -> Option<(String, u32)> {
-    elf::Elf::parse(source).ok()?.debug_link()
-}
-
 /// Why a file has no unwind table.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {

@@ -127,7 +127,7 @@ fn do_nothing(pid: i32) -> anyhow::Result<Walker> {
     let process = Process::open(pid)?;
     let (modules, _) = module::modules(&process, &process.mappings()?);
     for module in &modules {
-        for probe in plan::allocators(module).probes {
+        for probe in plan::allocators(module, Path::new("/")).probes {
             let program = if probe.program == Kind::Return { "bench_return" } else { "bench_nothing" };
             walker.attach(program, probe.file_offset, &module.descriptor_path(), pid as u32, 0)?;
         }

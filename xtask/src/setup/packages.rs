@@ -20,6 +20,20 @@ pub const TESTS: &[&str] = &[
     "g++",
     "clang",
     "libc6-dev",
+    // Allocators, another C library, and what strips and compresses symbols.
+    "libjemalloc-dev",
+    "libgoogle-perftools-dev",
+    "libmimalloc-dev",
+    "musl-tools",
+    "binutils",
+    "xz-utils",
+    // Containers, and what is in them.
+    "runc",
+    "crun",
+    "debootstrap",
+    "busybox-static",
+    // Machines with other kernels.
+    "qemu-system-x86",
     // The truth about stacks, with the symbols of the C library.
     "gdb",
     "libc6-dbg",

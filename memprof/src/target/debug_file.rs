@@ -8,19 +8,17 @@ use std::path::{Path, PathBuf};
 
 use nix::fcntl::{OFlag, OpenHow, ResolveFlag, open, openat2};
 use nix::sys::stat::Mode;
-
-use crate::unwind;
+use object::{LittleEndian, Object as _, read::ReadCache, read::elf::ElfFile64};
 
 /// Where distributions install debug files.
 const DEBUG_FOLDER: &str = "usr/lib/debug";
 
-/// Bytes of a debug file over which a check sum is made.
-const MAX_CHECKED: u64 = 4 << 30;
+/// Bytes of a file that is taken. The largest of distributions (web browsers) have about one GiB.
+const MAX_SIZE: u64 = 4 << 30;
 
 /// Opens the debug file of a module whose path is the target's. `root` is the target's root folder.
-pub(super) fn find(file: &File, path: &str, root: &Path) -> Option<File> {
-    let build_id = unwind::build_id(file);
-    let link = unwind::debug_link(file);
+pub fn find(file: &File, path: &str, root: &Path) -> Option<File> {
+    let Names { build_id, link } = Names::of(file)?;
     let candidates = candidates(path, build_id.as_deref(), link.as_ref().map(|(name, _)| name.as_str()));
     for root in [root, Path::new("/")] {
         let Ok(root) = open(root, OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty())
@@ -30,7 +28,7 @@ pub(super) fn find(file: &File, path: &str, root: &Path) -> Option<File> {
         for candidate in &candidates {
             let Ok(found) = open_inside(&root, candidate) else { continue };
             let belongs = match &build_id {
-                Some(id) => unwind::build_id(&found).as_ref() == Some(id),
+                Some(id) => Names::of(&found).is_some_and(|names| names.build_id.as_ref() == Some(id)),
                 None => link.as_ref().is_some_and(|(_, sum)| check_sum(&found).ok() == Some(*sum)),
             };
             if belongs {
@@ -39,6 +37,29 @@ pub(super) fn find(file: &File, path: &str, root: &Path) -> Option<File> {
         }
     }
     None
+}
+
+/// What a file says of its debug file, and a debug file of itself.
+#[derive(Default)]
+struct Names {
+    /// The GNU build id.
+    build_id: Option<Vec<u8>>,
+    /// The name and check sum of the debug file (`.gnu_debuglink`).
+    link: Option<(String, u32)>,
+}
+
+impl Names {
+    /// `None` for a file that cannot be read as ELF.
+    fn of(file: &File) -> Option<Self> {
+        // Read by position: the file may shrink meanwhile.
+        let cache = ReadCache::new(file);
+        let elf = ElfFile64::<LittleEndian, _>::parse(&cache).ok()?;
+        let link = elf.gnu_debuglink().ok().flatten();
+        Some(Self {
+            build_id: elf.build_id().ok().flatten().map(<[u8]>::to_vec),
+            link: link.and_then(|(name, sum)| Some((String::from_utf8(name.to_vec()).ok()?, sum))),
+        })
+    }
 }
 
 /// Paths relative to a root.
@@ -65,14 +86,13 @@ fn open_inside(root: &OwnedFd, path: &Path) -> io::Result<File> {
         .flags(OFlag::O_RDONLY | OFlag::O_CLOEXEC | OFlag::O_NONBLOCK | OFlag::O_NOCTTY)
         .resolve(ResolveFlag::RESOLVE_IN_ROOT | ResolveFlag::RESOLVE_NO_MAGICLINKS);
     let file = File::from(openat2(root.as_fd(), path, how)?);
-    if file.metadata()?.is_file() { Ok(file) } else { Err(io::ErrorKind::InvalidInput.into()) }
+    let metadata = file.metadata()?;
+    let usable = metadata.is_file() && metadata.len() <= MAX_SIZE;
+    if usable { Ok(file) } else { Err(io::ErrorKind::InvalidInput.into()) }
 }
 
 /// The check sum that a debug link holds: CRC-32 as in zlib, over the whole file.
 fn check_sum(file: &File) -> io::Result<u32> {
-    if file.metadata()?.len() > MAX_CHECKED {
-        return Err(io::ErrorKind::FileTooLarge.into());
-    }
     let mut hasher = crc32fast::Hasher::new();
     let mut file = file;
     let mut block = vec![0; 1 << 20];
