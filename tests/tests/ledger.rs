@@ -6,6 +6,7 @@
 
 use std::{collections::BTreeMap, ffi::OsStr, path::Path, process::Command};
 
+use memprof::capture::{Ending, Reader, Record};
 use memprof_tests::{
     account::{Account, Entry, name_in_libc},
     fixture,
