@@ -163,12 +163,15 @@ fn operators_that_end_in_malloc_and_operators_that_do_not() {
 }
 
 #[test]
-fn a_static_rust_program_over_each_kind_of_allocator() {
+fn a_rust_program_with_each_kind_of_allocator_in_it() {
     let rust = |inner: &str, libraries: &[&str]| {
         let cfg = format!("inner=\"{inner}\"");
         // A shim that the compiler inlines everywhere is no function that could be probed.
         let optimisation = if inner == "bump" { "-Copt-level=0" } else { "-O" };
-        let flags = ["--edition=2024", optimisation, "--cfg", &cfg, "-Ctarget-feature=+crt-static"];
+        // The archive of jemalloc cannot be linked into a program that is static as a whole.
+        let linkage =
+            if inner == "jemalloc" { "-Ctarget-feature=-crt-static" } else { "-Ctarget-feature=+crt-static" };
+        let flags = ["--edition=2024", optimisation, "--cfg", &cfg, linkage];
         fixture::linked("rustc", &fixture::file("native/global_allocator.rs"), &flags, libraries)
     };
     let jemalloc = format!("-Clink-arg={}", prefixed_jemalloc("libjemalloc.a", "_rjem_"));

@@ -18,8 +18,8 @@ use super::{
 };
 use crate::{
     capture::{
-        self, Allocator, Extension, FileFormat, Header, Loss, PythonAllocator, Sink, Summary, Target,
-        Version as CaptureVersion, WriteError, Writer,
+        self, AggregatingWriter, Allocator, Extension, FileFormat, Header, Loss, PythonAllocator, Sink,
+        Summary, Target, Version as CaptureVersion, WriteError, Writer,
     },
     python::{
         interpreter::Interpreter,
@@ -44,6 +44,8 @@ pub struct Output {
     pub path: PathBuf,
     /// The version of the format.
     pub version: CaptureVersion,
+    /// Sums of what lived at the peak and at the end, instead of all calls.
+    pub aggregate: bool,
     /// Compress the finished file.
     pub compress: bool,
     /// Native stacks too; where it is not said, for a program without a Python interpreter.
@@ -416,8 +418,12 @@ impl Session {
             let file = self.output.file.try_clone();
             let file = file.map_err(|source| WriteError::Write { path: path.clone(), source })?;
             let header = self.header(native);
-            let mut open =
-                Open { sink: Box::new(Writer::create(file, path, header)?), native, generation: 0 };
+            let sink: Box<dyn Sink + Send> = if self.output.aggregate {
+                Box::new(AggregatingWriter::create(file, path, header)?)
+            } else {
+                Box::new(Writer::create(file, path, header)?)
+            };
+            let mut open = Open { sink, native, generation: 0 };
             let resident = self.resident.as_ref().and_then(ResidentSize::read).unwrap_or(0);
             open.sink.sample_memory(resident, now_ms())?;
             if native {
