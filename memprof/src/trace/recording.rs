@@ -119,6 +119,8 @@ struct Traced {
     supervised: bool,
     /// Where the kernel's mapping `[uprobes]` begins, once it is there.
     trampoline: Option<u64>,
+    /// It has children that nobody traces and that have inherited its breakpoints.
+    has_forked: bool,
 }
 
 /// What a look at a process's modules has brought.
@@ -194,6 +196,7 @@ impl Recording {
             allocators: Vec::new(),
             supervised,
             trampoline: None,
+            has_forked: false,
         };
         self.traced.insert(slot, traced);
         Ok(slot)
@@ -318,6 +321,8 @@ impl Recording {
                 Some(Event::ModulesChanged(Header { slot, .. })) => note(&mut self.modules_changed, slot),
                 // A supervisor tells of it, while the process stands still.
                 Some(Event::Exec(_)) if traced.supervised => {}
+                // A supervisor has the children traced.
+                Some(Event::Fork(_)) => traced.has_forked = !traced.supervised,
                 Some(Event::Exec(header)) => exec = Some(header),
                 Some(event) => traced.session.take(event)?,
                 None => traced.session.malformed(),
@@ -352,6 +357,9 @@ impl Recording {
     /// Samples the resident size of every process, and makes what was written readable.
     pub fn sample(&mut self) -> Result<(), TraceError> {
         for (slot, traced) in &mut self.traced {
+            if std::mem::take(&mut traced.has_forked) {
+                self.detacher.detach(None, self.kernel.sweep(traced.links.values().flatten()));
+            }
             traced.session.sample()?;
             traced.session.flush()?;
             if traced.trampoline.is_none() && traced.session.has_begun() {

@@ -21,7 +21,12 @@ use crate::{
         self, AggregatingWriter, Allocator, Extension, FileFormat, Header, Loss, PythonAllocator, Sink,
         Summary, Target, Version as CaptureVersion, WriteError, Writer,
     },
-    python::{interpreter::Interpreter, version::Version},
+    python::{
+        interpreter::Interpreter,
+        memory::ProcessMemory,
+        paths::{self, SearchPaths},
+        version::Version,
+    },
     target::{Process, container, maps::Mapping, module::Module},
 };
 use memprof_common::{
@@ -229,7 +234,7 @@ impl Session {
             Event::Code(code) => self.code(&code),
             Event::Thread(thread) | Event::ThreadEnd(thread) => self.thread(&thread),
             // What these ask for is done by the recording.
-            Event::ModulesChanged(_) | Event::Exec(_) => Ok(()),
+            Event::ModulesChanged(_) | Event::Exec(_) | Event::Fork(_) => Ok(()),
         }
     }
 
@@ -433,7 +438,16 @@ impl Session {
             .ok_or_else(|| WriteError::Write { path: path.clone(), source: io::ErrorKind::NotFound.into() })
     }
 
+    /// Where the interpreter looks for modules; nothing where it has not come so far yet.
+    fn search_paths(&self) -> Option<SearchPaths> {
+        let pid = self.process.pid;
+        let directory = fs::read_link(format!("/proc/{pid}/cwd")).ok()?;
+        let memory = ProcessMemory::open(pid as u32).ok()?;
+        Some(paths::read(self.python.as_ref()?, &memory, &directory))
+    }
+
     fn header(&self, native: bool) -> Header {
+        let paths = self.search_paths().unwrap_or_default();
         let python = self.python.as_ref().map(|python| python.version);
         Header {
             version: self.output.version,
@@ -456,9 +470,9 @@ impl Session {
             },
             trace_python_allocators: false,
             track_object_lifetimes: false,
-            libdest: String::new(),
-            site_packages: Vec::new(),
-            sys_path: Vec::new(),
+            libdest: paths.standard_library,
+            site_packages: paths.site_packages,
+            sys_path: paths.sys_path,
         }
     }
 }
