@@ -20,6 +20,8 @@ enum Subject {
     Page,
     /// What a report takes, of captures of so many million allocations (3, 15 and 60 where none are given)
     Report,
+    /// What tracing costs programs in Python, beside memray
+    Python,
     /// What the native walk costs
     Unwind,
 }
@@ -29,6 +31,7 @@ impl Subject {
     fn program(self) -> &'static str {
         match self {
             Self::Overhead => "bench_overhead",
+            Self::Python => "bench_python",
             Self::Page => "bench_page",
             Self::Report => "bench_report",
             Self::Unwind => "bench_unwind",

@@ -85,6 +85,8 @@ pub struct Finished {
     pub bytes: u64,
     /// What was lost or cut.
     pub losses: Vec<Loss>,
+    /// What was wanted and cannot be seen, in words.
+    pub unseen: Option<String>,
 }
 
 /// A traced process.
@@ -93,6 +95,8 @@ pub struct Session {
     pub process: Process,
     /// Its interpreter, once one was found.
     pub python: Option<Interpreter>,
+    python_allocator: PythonAllocator,
+    python_allocators_probed: bool,
     command_line: String,
     /// Looked up at the beginning: at the end the container may be gone.
     container: Option<String>,
@@ -110,6 +114,8 @@ pub struct Session {
     allocations: u64,
     bytes: u64,
     own_losses: OwnLosses,
+    /// What was wanted and cannot be seen, in words.
+    pub unseen: Option<String>,
 }
 
 /// A capture that is being written.
@@ -123,13 +129,15 @@ struct Open {
 impl Session {
     /// Begins with a process. The capture is begun with the first event: until then the interpreter, which its head
     /// names, may not have been loaded.
-    pub fn new(process: Process, output: Output) -> Self {
+    pub fn new(process: Process, output: Output, python_allocators_probed: bool) -> Self {
         Self {
             command_line: process.command_line(),
             container: container::of_process(process.pid),
             resident: ResidentSize::open(process.pid).ok(),
             process,
             python: None,
+            python_allocator: PythonAllocator::Other,
+            python_allocators_probed,
             start_ms: now_ms(),
             output,
             sink: None,
@@ -142,7 +150,18 @@ impl Session {
             allocations: 0,
             bytes: 0,
             own_losses: OwnLosses::default(),
+            unseen: None,
         }
+    }
+
+    /// Whether nothing was allocated yet.
+    pub fn is_empty(&self) -> bool {
+        self.allocations == 0
+    }
+
+    /// Ends without a capture.
+    pub fn discard(self) {
+        self.remove_file();
     }
 
     /// The process runs another program: the file gives up its name to that program's capture. Returns false where nothing
@@ -205,11 +224,26 @@ impl Session {
 
     /// Its interpreter has been found.
     pub fn interpreter_found(&mut self, python: Interpreter) -> Result<(), WriteError> {
-        if let Some(open) = &mut self.sink {
-            open.sink.set_python_version(python.version.0)?;
-        }
         self.python = Some(python);
-        Ok(())
+        self.interpreter_changed()
+    }
+
+    /// Its interpreter's objects come from this allocator.
+    pub fn allocator_found(&mut self, allocator: PythonAllocator) -> Result<(), WriteError> {
+        self.python_allocator = allocator;
+        self.interpreter_changed()
+    }
+
+    fn interpreter_changed(&mut self) -> Result<(), WriteError> {
+        match (&mut self.sink, &self.python) {
+            (Some(open), Some(python)) => open.sink.set_interpreter(python.version.0, self.python_allocator),
+            _ => Ok(()),
+        }
+    }
+
+    /// What the process had mapped at the last look.
+    pub fn modules(&self) -> &[Module] {
+        &self.modules
     }
 
     /// Takes one event.
@@ -400,6 +434,7 @@ impl Session {
             allocations: self.allocations,
             bytes: self.bytes,
             losses,
+            unseen: self.unseen,
         }))
     }
 
@@ -463,12 +498,8 @@ impl Session {
             pid: self.process.pid,
             main_tid: self.process.pid as u64,
             skipped_frames: 0,
-            python_allocator: if python.is_some() {
-                PythonAllocator::Pymalloc
-            } else {
-                PythonAllocator::Other
-            },
-            trace_python_allocators: false,
+            python_allocator: self.python_allocator,
+            trace_python_allocators: self.python_allocators_probed,
             track_object_lifetimes: false,
             libdest: paths.standard_library,
             site_packages: paths.site_packages,
