@@ -26,6 +26,11 @@ pub struct StackId(pub(super) u32);
 impl StackId {
     /// The stack without frames.
     pub const EMPTY: Self = Self(0);
+
+    /// The number in an aggregated file, 0 for the stack without frames.
+    pub const fn number(self) -> u32 {
+        self.0
+    }
 }
 
 /// The number of a native stack in one capture.

@@ -50,6 +50,10 @@ pub(super) struct RecordingOptions {
     /// Take no stacks: only counts, sizes and threads
     #[arg(long)]
     pub no_stacks: bool,
+    /// Keep only what lived at the peak and at the end, by place: a small file, without reports over time or on
+    /// temporary allocations
+    #[arg(long)]
+    pub aggregate: bool,
     /// The version of memray's format to write: 12 for memray 1.19, 13 for 1.20
     #[arg(long, value_name = "VERSION", default_value_t = 13, value_parser = clap::value_parser!(u8).range(12..=13))]
     pub capture_format: u8,

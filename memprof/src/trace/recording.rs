@@ -125,6 +125,8 @@ struct Traced {
     supervised: bool,
     /// Where the kernel's mapping `[uprobes]` begins, once it is there.
     trampoline: Option<u64>,
+    /// It has children that nobody traces and that have inherited its breakpoints.
+    has_forked: bool,
 }
 
 impl Traced {
@@ -214,6 +216,7 @@ impl Recording {
             python_probes: HashSet::new(),
             supervised,
             trampoline: None,
+            has_forked: false,
         };
         self.traced.insert(slot, traced);
         Ok(slot)
@@ -397,6 +400,8 @@ impl Recording {
                 Some(Event::ModulesChanged(Header { slot, .. })) => note(&mut self.modules_changed, slot),
                 // A supervisor tells of it, while the process stands still.
                 Some(Event::Exec(_)) if traced.supervised => {}
+                // A supervisor has the children traced.
+                Some(Event::Fork(_)) => traced.has_forked = !traced.supervised,
                 Some(Event::Exec(header)) => exec = Some(header),
                 Some(event) => traced.session.take(event)?,
                 None => traced.session.malformed(),
@@ -439,6 +444,9 @@ impl Recording {
             }
         }
         for (slot, traced) in &mut self.traced {
+            if std::mem::take(&mut traced.has_forked) {
+                self.detacher.detach(None, self.kernel.sweep(traced.links.values().flatten()));
+            }
             traced.session.sample()?;
             traced.session.flush()?;
             if traced.trampoline.is_none() && traced.session.has_begun() {

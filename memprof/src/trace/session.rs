@@ -18,10 +18,15 @@ use super::{
 };
 use crate::{
     capture::{
-        self, Allocator, Extension, FileFormat, Header, Loss, PythonAllocator, Sink, Summary, Target,
-        Version as CaptureVersion, WriteError, Writer,
+        self, AggregatingWriter, Allocator, Extension, FileFormat, Header, Loss, PythonAllocator, Sink,
+        Summary, Target, Version as CaptureVersion, WriteError, Writer,
     },
-    python::{interpreter::Interpreter, version::Version},
+    python::{
+        interpreter::Interpreter,
+        memory::ProcessMemory,
+        paths::{self, SearchPaths},
+        version::Version,
+    },
     target::{Process, container, maps::Mapping, module::Module},
 };
 use memprof_common::{
@@ -39,6 +44,8 @@ pub struct Output {
     pub path: PathBuf,
     /// The version of the format.
     pub version: CaptureVersion,
+    /// Sums of what lived at the peak and at the end, instead of all calls.
+    pub aggregate: bool,
     /// Compress the finished file.
     pub compress: bool,
     /// Native stacks too; where it is not said, for a program without a Python interpreter.
@@ -261,7 +268,7 @@ impl Session {
             Event::Code(code) => self.code(&code),
             Event::Thread(thread) | Event::ThreadEnd(thread) => self.thread(&thread),
             // What these ask for is done by the recording.
-            Event::ModulesChanged(_) | Event::Exec(_) => Ok(()),
+            Event::ModulesChanged(_) | Event::Exec(_) | Event::Fork(_) => Ok(()),
         }
     }
 
@@ -446,8 +453,12 @@ impl Session {
             let file = self.output.file.try_clone();
             let file = file.map_err(|source| WriteError::Write { path: path.clone(), source })?;
             let header = self.header(native);
-            let mut open =
-                Open { sink: Box::new(Writer::create(file, path, header)?), native, generation: 0 };
+            let sink: Box<dyn Sink + Send> = if self.output.aggregate {
+                Box::new(AggregatingWriter::create(file, path, header)?)
+            } else {
+                Box::new(Writer::create(file, path, header)?)
+            };
+            let mut open = Open { sink, native, generation: 0 };
             let resident = self.resident.as_ref().and_then(ResidentSize::read).unwrap_or(0);
             open.sink.sample_memory(resident, now_ms())?;
             if native {
@@ -462,7 +473,16 @@ impl Session {
             .ok_or_else(|| WriteError::Write { path: path.clone(), source: io::ErrorKind::NotFound.into() })
     }
 
+    /// Where the interpreter looks for modules; nothing where it has not come so far yet.
+    fn search_paths(&self) -> Option<SearchPaths> {
+        let pid = self.process.pid;
+        let directory = fs::read_link(format!("/proc/{pid}/cwd")).ok()?;
+        let memory = ProcessMemory::open(pid as u32).ok()?;
+        Some(paths::read(self.python.as_ref()?, &memory, &directory))
+    }
+
     fn header(&self, native: bool) -> Header {
+        let paths = self.search_paths().unwrap_or_default();
         let python = self.python.as_ref().map(|python| python.version);
         Header {
             version: self.output.version,
@@ -481,9 +501,9 @@ impl Session {
             python_allocator: self.python_allocator,
             trace_python_allocators: self.python_allocators_probed,
             track_object_lifetimes: false,
-            libdest: String::new(),
-            site_packages: Vec::new(),
-            sys_path: Vec::new(),
+            libdest: paths.standard_library,
+            site_packages: paths.site_packages,
+            sys_path: paths.sys_path,
         }
     }
 }

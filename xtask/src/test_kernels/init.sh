@@ -25,7 +25,7 @@ def outer():
 kept = outer()
 END
 memprof run -q --native -o /tmp/python.bin -- python3 -S -E /tmp/work.py 2>&1
-memprof tree /tmp/python.bin
+memprof tree /tmp/python.bin | cat
 
 # Every process of the host: two that are there, of two users, and one that comes later.
 echo "==== host"
