@@ -31,6 +31,8 @@ pub enum Kind {
     /// A bare header: the process runs another program from here on. Its `function` is 0 where the process's first thread
     /// called exec, and 1 where another did, which has taken the first one's place and id.
     Exec = 13,
+    /// A bare header: the process has a child that has inherited its breakpoints.
+    Fork = 14,
 }
 
 impl Kind {
@@ -49,6 +51,7 @@ impl Kind {
             10 => Self::ModulesChanged,
             12 => Self::ThreadEnd,
             13 => Self::Exec,
+            14 => Self::Fork,
             _ => return None,
         })
     }

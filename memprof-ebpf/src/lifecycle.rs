@@ -60,6 +60,26 @@ pub fn process_exec(ctx: RawTracePointContext) -> i32 {
     0
 }
 
+/// `clone` flag: the new task shares the memory.
+const CLONE_VM: u64 = 0x100;
+
+/// `task_newtask`: a child with memory of its own has a copy of the breakpoints, though no program runs for it.
+#[raw_tracepoint(tracepoint = "task_newtask")]
+pub fn process_fork(ctx: RawTracePointContext) -> i32 {
+    // TP_PROTO(struct task_struct *task, u64 clone_flags)
+    let flags: u64 = ctx.arg(1);
+    if flags & CLONE_VM != 0 {
+        return 0;
+    }
+    let ids = bpf_get_current_pid_tgid();
+    // SAFETY: the value is a word.
+    let Some(slot) = (unsafe { SLOTS.get((ids >> 32) as u32) }) else { return 0 };
+    let slot = *slot as u16;
+    let header = emit::header(Kind::Fork, 0, slot, ids as u32);
+    emit::record(Outcome { header }, slot, Counter::LostThread);
+    0
+}
+
 /// On the dynamic linker's `_dl_debug_state`: called after objects are mapped, before their constructors run.
 #[uprobe]
 pub fn modules_changed(ctx: ProbeContext) -> u32 {

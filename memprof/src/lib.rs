@@ -2,6 +2,7 @@
 //!
 //! The modules stand in the order in which the data flows; each uses only those above it.
 
+mod blocks;
 pub mod capture;
 pub mod cli;
 pub mod doctor;

@@ -2,14 +2,19 @@
 
 use std::{
     collections::BTreeMap,
-    ffi::OsString,
+    ffi::{OsStr, OsString},
     fs,
     path::{Path, PathBuf},
 };
 
 use memprof::capture::{Allocator, Ending, Reader, Record};
 
-use crate::fixture;
+use tempfile::TempDir;
+
+use crate::{
+    fixture, memprof as command,
+    program::{Ended, Program},
+};
 
 /// Numbers of allocations of each program that a process ran, in order, by process id. Programs that allocated nothing are
 /// left out, and so are processes without any other.
@@ -81,4 +86,58 @@ pub fn allocations(path: &Path) -> (i32, u64) {
     }
     assert_eq!(reader.ending(), Some(&Ending::Finished), "{} is whole", path.display());
     (reader.header().pid, count)
+}
+
+/// A folder for captures and one for counts.
+pub struct Folders {
+    root: TempDir,
+}
+
+impl Folders {
+    pub fn new() -> Self {
+        let root = tempfile::tempdir().expect("a temporary folder can be made");
+        for name in ["captures", "counts"] {
+            fs::create_dir(root.path().join(name)).expect("a folder can be made in a new one");
+        }
+        Self { root }
+    }
+
+    /// The folder around both, in which commands are run.
+    pub fn root(&self) -> &Path {
+        self.root.path()
+    }
+
+    pub fn captures(&self) -> PathBuf {
+        self.root.path().join("captures")
+    }
+
+    pub fn counts(&self) -> PathBuf {
+        self.root.path().join("counts")
+    }
+
+    /// Runs a command under memprof, each of its processes counting. Returns what was counted.
+    #[track_caller]
+    pub fn run<A: AsRef<OsStr>>(
+        &self,
+        options: &[&str],
+        words: impl IntoIterator<Item = A>,
+    ) -> (Ended, Counts) {
+        let mut command = command::command(["run", "-o"]);
+        command.arg(self.captures()).args(options).arg("--").args(counting(&self.counts())).args(words);
+        let mut program = Program::start(command.current_dir(self.root.path()));
+        program.close_input();
+        let ended = program.wait_for_long();
+        assert!(ended.status.success(), "memprof failed: {}\n{}", ended.status, ended.err);
+        assert!(!ended.err.contains("lost,"), "nothing is lost:\n{}", ended.err);
+        let counts = self.compare(&ended);
+        (ended, counts)
+    }
+
+    /// Every process's captures hold what it has counted.
+    #[track_caller]
+    fn compare(&self, ended: &Ended) -> Counts {
+        let captured = by_the_captures(&self.captures());
+        assert_eq!(captured, by_the_processes(&self.counts()), "{}", ended.err);
+        captured
+    }
 }

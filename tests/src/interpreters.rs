@@ -8,6 +8,24 @@ use std::process::Command;
 /// Directory of Debian's Python 3.14, unpacked as `xtask` does it: the tests' environment variable.
 pub const PYTHON314: &str = "MEMPROF_TEST_PYTHON314";
 
+/// Directory of the directories with packages, `3.8` to `3.14` for each version and `programs` for any: the tests'
+/// environment variable.
+const SITES: &str = "MEMPROF_TEST_SITES";
+
+/// A directory of packages for `PYTHONPATH`: those for a version such as `3.9`, or the `programs`.
+///
+/// # Panics
+///
+/// Where the environment variable does not name it.
+pub fn site(name: &str) -> PathBuf {
+    let root = env::var_os(SITES).unwrap_or_else(|| {
+        panic!("{SITES} must name the directory of Python packages (`cargo xtask test` makes it)")
+    });
+    let site = Path::new(&root).join(name);
+    assert!(site.is_dir(), "{SITES} names {}, where there is no {name}", Path::new(&root).display());
+    site
+}
+
 /// An interpreter, and how it is started.
 #[derive(Clone, Debug)]
 pub struct Python {
@@ -25,6 +43,13 @@ impl Python {
     pub fn command(&self) -> Command {
         let mut command = Command::new(&self.program);
         command.args(&self.arguments).envs(self.environment.iter().cloned());
+        command
+    }
+
+    /// The same with the packages for its version: greenlet, gevent, and from 3.9 on memray.
+    pub fn command_with_packages(&self) -> Command {
+        let mut command = self.command();
+        command.env("PYTHONPATH", site(&format!("3.{}", self.minor)));
         command
     }
 }

@@ -8,6 +8,7 @@ pub mod captured;
 pub mod chromium;
 pub mod counted;
 pub mod fixture;
+pub mod hostile;
 pub mod interpreters;
 pub mod marked;
 pub mod memprof;

@@ -45,10 +45,23 @@ impl Run {
     ///
     /// Where it said nothing.
     pub fn told(&self) -> BTreeMap<u64, Value> {
+        let size = |mark: &Value| mark["size"].as_u64().expect("the fixture writes it");
+        self.lines().into_iter().map(|mark| (size(&mark), mark)).collect()
+    }
+
+    /// What each process said of its marked allocations, in the order of time.
+    ///
+    /// # Panics
+    ///
+    /// Where none said anything.
+    pub fn lines(&self) -> Vec<Value> {
         let text = std::fs::read_to_string(self.marks()).expect("the fixture writes it");
-        let lines =
-            text.lines().map(|line| serde_json::from_str::<Value>(line).expect("the fixture writes it"));
-        lines.map(|line| (line["size"].as_u64().expect("the fixture writes it"), line)).collect()
+        text.lines().map(|line| serde_json::from_str(line).expect("the fixture writes it")).collect()
+    }
+
+    /// Where the run leaves what it makes.
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
     }
 
     /// Runs a command under `memprof run`, its input closed, to its end.
@@ -92,6 +105,16 @@ impl Run {
 ///
 /// Where they differ.
 pub fn check(name: &str, capture: &Path, told: &BTreeMap<u64, Value>) {
+    assert!(told.len() >= 120, "{name}: the program marked {} allocations", told.len());
+    check_each(name, capture, told.iter().map(|(size, mark)| (*size, mark)));
+}
+
+/// The same for some of the marked allocations, by their sizes.
+///
+/// # Panics
+///
+/// Where they differ.
+pub fn check_each<'a>(name: &str, capture: &Path, told: impl Iterator<Item = (u64, &'a Value)>) {
     let mut found: BTreeMap<u64, Vec<Value>> = BTreeMap::new();
     for allocation in captured::allocations(capture, FIRST_SIZE - 1) {
         found
@@ -99,10 +122,9 @@ pub fn check(name: &str, capture: &Path, told: &BTreeMap<u64, Value>) {
             .or_default()
             .push(allocation);
     }
-    assert!(told.len() >= 120, "{name}: the program marked {} allocations", told.len());
     for (size, mark) in told {
         let label = format!("{name}: {}", mark["mark"]);
-        let allocations = found.remove(size).unwrap_or_default();
+        let allocations = found.remove(&size).unwrap_or_default();
         assert_eq!(allocations.len(), 1, "{label}");
         compare(
             &label,

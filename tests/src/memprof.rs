@@ -107,6 +107,12 @@ impl Attached {
         self.ended()
     }
 
+    /// Kills memprof.
+    pub fn killed(self) -> Ended {
+        self.program.signal(libc::SIGKILL);
+        self.program.wait()
+    }
+
     /// Waits for the recording to end by itself.
     pub fn ended(self) -> Ended {
         let ended = self.program.wait();

@@ -6,6 +6,7 @@
 
 use std::{collections::BTreeMap, ffi::OsStr, path::Path, process::Command};
 
+use memprof::capture::{Ending, Reader, Record};
 use memprof_tests::{
     account::{Account, Entry, name_in_libc},
     fixture,
@@ -81,4 +82,33 @@ fn attach_to_the_end_of_the_program_gives_the_same() {
     assert!(ledger.wait().status.success(), "the program ends as it would untraced");
     attached.ended();
     assert_same(&capture, &account);
+}
+
+#[test]
+fn an_aggregated_recording_holds_what_lived_at_the_peak_and_at_the_end() {
+    let folder = tempfile::tempdir().expect("a temporary folder can be made");
+    let capture = folder.path().join("ledger.bin");
+    let (run, ledger) = (["run", "--aggregate", "--no-compress", "-o"].map(OsStr::new), fixture::c("ledger"));
+    let program = [capture.as_os_str(), "--".as_ref(), ledger.as_ref(), "20000".as_ref()];
+    let expected = Account::of_fixture(&command::output(run.into_iter().chain(program)));
+
+    let mut reader = Reader::open(&capture).expect("the capture can be read");
+    let (mut live, mut peak_bytes) = (BTreeMap::new(), 0);
+    while let Some(record) = reader.next_record().expect("the capture can be read") {
+        let Record::Aggregate(aggregate) = record else { continue };
+        peak_bytes += aggregate.high_water_bytes as i64;
+        let name = name_in_libc(&aggregate.allocator.name().to_lowercase());
+        let (blocks, bytes): &mut (i64, i64) = live.entry(name).or_default();
+        *blocks += aggregate.leaked_count as i64;
+        *bytes += aggregate.leaked_bytes as i64;
+    }
+    assert_eq!(reader.ending(), Some(&Ending::Finished), "the capture is whole");
+    live.retain(|_, held| *held != (0, 0));
+    let expected_live =
+        expected.functions.iter().map(|(name, entry)| (name.clone(), (entry.live_blocks, entry.live_bytes)));
+    assert_eq!(live, expected_live.filter(|(_, held)| *held != (0, 0)).collect());
+    assert_eq!(peak_bytes, expected.peak_bytes);
+    // Twenty thousand rounds of dozens of calls, of at least two bytes each.
+    let size = std::fs::metadata(&capture).expect("the capture is there").len();
+    assert!(size < 200_000, "{size} bytes");
 }

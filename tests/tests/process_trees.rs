@@ -3,69 +3,9 @@
 //!
 //! What is expected is counted inside of the processes, by a preloaded library (`fixtures/c/counting.c`).
 
-use std::{
-    ffi::OsStr,
-    fs,
-    path::{Path, PathBuf},
-};
+use std::{fs, path::Path};
 
-use memprof_tests::{
-    captured::python_with_memray,
-    counted::{self, Counts},
-    fixture, memprof,
-    program::{Ended, Program},
-};
-use tempfile::TempDir;
-
-/// A folder for captures and one for counts.
-struct Folders {
-    root: TempDir,
-}
-
-impl Folders {
-    fn new() -> Self {
-        let root = tempfile::tempdir().expect("a temporary folder can be made");
-        for name in ["captures", "counts"] {
-            fs::create_dir(root.path().join(name)).expect("a folder can be made in a new one");
-        }
-        Self { root }
-    }
-
-    fn captures(&self) -> PathBuf {
-        self.root.path().join("captures")
-    }
-
-    fn counts(&self) -> PathBuf {
-        self.root.path().join("counts")
-    }
-
-    /// Runs a command under memprof, each of its processes counting. Returns what was counted.
-    #[track_caller]
-    fn run<A: AsRef<OsStr>>(&self, options: &[&str], words: impl IntoIterator<Item = A>) -> (Ended, Counts) {
-        let mut command = memprof::command(["run", "-o"]);
-        command
-            .arg(self.captures())
-            .args(options)
-            .arg("--")
-            .args(counted::counting(&self.counts()))
-            .args(words);
-        let mut program = Program::start(command.current_dir(self.root.path()));
-        program.close_input();
-        let ended = program.wait_for_long();
-        assert!(ended.status.success(), "memprof failed: {}\n{}", ended.status, ended.err);
-        assert!(!ended.err.contains("lost,"), "nothing is lost:\n{}", ended.err);
-        let counts = self.compare(&ended);
-        (ended, counts)
-    }
-
-    /// Every process's captures hold what it has counted.
-    #[track_caller]
-    fn compare(&self, ended: &Ended) -> Counts {
-        let captured = counted::by_the_captures(&self.captures());
-        assert_eq!(captured, counted::by_the_processes(&self.counts()), "{}", ended.err);
-        captured
-    }
-}
+use memprof_tests::{captured::python_with_memray, counted::Folders, fixture};
 
 /// Twenty sources and a makefile that compiles them.
 fn write_project(folder: &Path) {
@@ -81,7 +21,7 @@ fn write_project(folder: &Path) {
 #[test]
 fn a_shell_that_starts_make_that_starts_twenty_compilers() {
     let folders = Folders::new();
-    write_project(folders.root.path());
+    write_project(folders.root());
     let (ended, counts) = folders.run(&["--no-native"], ["sh", "-c", "make -j4 && ls unit*.o | wc -l"]);
     assert_eq!(ended.out, "20\n");
     // The shell, make, and for each unit gcc, cc1 and as.
@@ -115,7 +55,7 @@ fn a_pool_of_processes_forked_by_a_server() {
 #[test]
 fn a_daemon_that_forks_twice() {
     let folders = Folders::new();
-    let done = folders.root.path().join("done");
+    let done = folders.root().join("done");
     let daemon = fixture::c("daemon");
     let (_, counts) = folders.run(&[], [daemon.as_os_str(), "1000".as_ref(), done.as_ref()]);
     assert!(done.exists(), "the daemon has come to its end, and memprof has waited for it");

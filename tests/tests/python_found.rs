@@ -27,6 +27,7 @@ fn an_interpreter_that_is_loaded_late_is_found() {
         let run = Run::begin();
         let mut command = Command::new(fixture::c("embeds"));
         command.arg(library).arg("-B").arg(fixture::file("python/marked.py")).env("PYTHONHOME", home);
+        command.env("PYTHONPATH", interpreters::site(&format!("3.{}", python.minor)));
         run.record(&command);
         check(&format!("embedded {}", python.name), &run.capture(), &run.told());
         embedded += 1;
@@ -38,7 +39,7 @@ fn an_interpreter_that_is_loaded_late_is_found() {
 fn a_program_that_becomes_an_interpreter_is_found() {
     for python in interpreters::one_of_each_version() {
         let run = Run::begin();
-        let traced = python.command();
+        let traced = python.command_with_packages();
         let mut command = Command::new("/bin/sh");
         command.args(["-c", "exec \"$@\"", "sh"]).arg(traced.get_program()).args(traced.get_args());
         command.envs(traced.get_envs().filter_map(|(name, value)| Some((name, value?))));

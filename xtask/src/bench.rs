@@ -8,6 +8,8 @@ pub struct Arguments {
     /// What is measured
     #[arg(value_enum)]
     subject: Subject,
+    /// What the measurement is told, such as the sizes of captures
+    arguments: Vec<String>,
 }
 
 #[derive(Clone, Copy, clap::ValueEnum)]
@@ -16,6 +18,10 @@ enum Subject {
     Overhead,
     /// How soon a flame graph page is drawn, and how soon it answers
     Page,
+    /// What a report takes, of captures of so many million allocations (3, 15 and 60 where none are given)
+    Report,
+    /// What tracing costs programs in Python, beside memray
+    Python,
     /// What the native walk costs
     Unwind,
 }
@@ -25,7 +31,9 @@ impl Subject {
     fn program(self) -> &'static str {
         match self {
             Self::Overhead => "bench_overhead",
+            Self::Python => "bench_python",
             Self::Page => "bench_page",
+            Self::Report => "bench_report",
             Self::Unwind => "bench_unwind",
         }
     }
@@ -38,5 +46,5 @@ pub fn main(arguments: &Arguments) -> anyhow::Result<()> {
         command.env("MEMPROF_BENCH_VENV", setup::for_modules()?);
     }
     command.args(["run", "--quiet", "--release", "--package", "memprof-tests", "--bin"]);
-    run(command.arg(arguments.subject.program()))
+    run(command.arg(arguments.subject.program()).arg("--").args(&arguments.arguments))
 }

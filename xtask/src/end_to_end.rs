@@ -17,7 +17,8 @@ pub fn cargo_as_root(environments: &TestEnvironments) -> anyhow::Result<Command>
         .current_dir(workspace())
         .env("MEMPROF_TEST_VENV", &environments.memray)
         .env("MEMPROF_TEST_VENV_119", &environments.memray_119)
-        .env("MEMPROF_TEST_PYTHON314", &environments.python_314);
+        .env("MEMPROF_TEST_PYTHON314", &environments.python_314)
+        .env("MEMPROF_TEST_SITES", &environments.sites);
     if !is_root() {
         // As one TOML array, since PATH, which sudo would replace, may hold anything.
         let path = std::env::var("PATH").context("PATH is not set")?;

@@ -26,6 +26,13 @@ impl From<DecodeError> for Fault {
     }
 }
 
+/// A record of one of the kinds that most are of.
+pub(super) enum Frequent {
+    Call(Call),
+    FramePush(FrameRecord),
+    FramePop(u32),
+}
+
 type Decoded<T> = Result<T, Fault>;
 
 /// What the next differences are added to, and how much was defined so far.
@@ -56,25 +63,54 @@ impl Decoder {
         matches!(token, tokens::SEGMENT_HEADER | tokens::THREAD_RECORD | tokens::CODE_OBJECT)
     }
 
+    /// Decodes a record of a file with all allocations that is of one of the kinds that most are of. `None` where it
+    /// is of another: then nothing was taken.
+    #[inline(always)]
+    #[allow(clippy::inline_always, reason = "the loop over all records takes a quarter less time so")]
+    pub(super) fn decode_frequent(&mut self, cursor: &mut Cursor) -> Option<Decoded<Frequent>> {
+        let token = cursor.peek()?;
+        if self.segments_left > 0
+            || matches!(token, 0..tokens::FRAME_POP | tokens::OBJECT..tokens::FRAME_PUSH)
+        {
+            return None;
+        }
+        Some(self.frequent(token, cursor))
+    }
+
+    #[inline(always)]
+    #[allow(clippy::inline_always, reason = "the loop over all records takes a quarter less time so")]
+    fn frequent(&mut self, token: u8, cursor: &mut Cursor) -> Decoded<Frequent> {
+        cursor.u8()?;
+        match token {
+            tokens::ALLOCATION.. => self.call(token, cursor).map(Frequent::Call),
+            tokens::FRAME_PUSH.. => {
+                self.thread()?;
+                frame(cursor, token & 1 != 0).map(Frequent::FramePush)
+            }
+            _ => {
+                self.thread()?;
+                Ok(Frequent::FramePop(u32::from(token & 0xf) + 1))
+            }
+        }
+    }
+
     /// Decodes a record of a file with all allocations. Where the bytes end inside of a record without
     /// texts the state is spoilt, and nothing more can be decoded.
     #[inline]
     pub(super) fn decode<'a>(&mut self, cursor: &mut Cursor<'a>) -> Decoded<Record<'a>> {
-        let token = cursor.u8()?;
-        if token >= tokens::ALLOCATION && self.segments_left == 0 {
-            return self.call(token, cursor).map(Record::Call);
+        if let Some(frequent) = self.decode_frequent(cursor) {
+            let frequent = frequent?;
+            let thread = self.thread()?;
+            return Ok(match frequent {
+                Frequent::Call(call) => Record::Call(call),
+                Frequent::FramePush(frame) => Record::FramePush { thread, frame },
+                Frequent::FramePop(count) => Record::FramePop { thread, count },
+            });
         }
+        let token = cursor.u8()?;
         self.expect_segments(token)?;
         match token {
-            tokens::FRAME_PUSH..tokens::ALLOCATION => {
-                let thread = self.thread()?;
-                let frame = frame(cursor, token & 1 != 0)?;
-                Ok(Record::FramePush { thread, frame })
-            }
             tokens::OBJECT..tokens::FRAME_PUSH => self.object(token, cursor),
-            tokens::FRAME_POP..tokens::OBJECT => {
-                Ok(Record::FramePop { thread: self.thread()?, count: u32::from(token & 0xf) + 1 })
-            }
             tokens::TRAILER => Ok(Record::Trailer),
             tokens::MEMORY_RECORD => {
                 let rss = cursor.varint()?;
@@ -163,7 +199,8 @@ impl Decoder {
         }
     }
 
-    #[inline]
+    #[inline(always)]
+    #[allow(clippy::inline_always, reason = "the loop over all records takes a quarter less time so")]
     fn call(&mut self, token: u8, cursor: &mut Cursor) -> Decoded<Call> {
         let thread = self.thread()?;
         let address = self.address(token >> 3 & 0xf, cursor)?;
@@ -183,7 +220,8 @@ impl Decoder {
         Ok(Call { thread, allocator, address, size, native })
     }
 
-    #[inline]
+    #[inline(always)]
+    #[allow(clippy::inline_always, reason = "the loop over all records takes a quarter less time so")]
     fn address(&mut self, slot: u8, cursor: &mut Cursor) -> Decoded<u64> {
         if slot != tokens::POINTER_MISS {
             return Ok(self.pointers.get(slot));

@@ -12,6 +12,8 @@ pub(super) const PYTHON_VERSION_OFFSET: u64 = 11;
 pub(super) const N_ALLOCATIONS_OFFSET: u64 = 17;
 /// Where `end_ms` stands, for the patch at the end of a recording.
 pub(super) const END_TIME_OFFSET: u64 = 41;
+/// Where `command_line` begins.
+const COMMAND_LINE_OFFSET: u64 = 49;
 
 /// The version of the file format. A release of memray reads exactly one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -139,6 +141,15 @@ impl From<DecodeError> for HeaderError {
 }
 
 impl Header {
+    /// Where `python_allocator` stands, for an interpreter that is found or changes it after the recording has begun.
+    pub(super) fn python_allocator_offset(&self) -> u64 {
+        // As it is written: with a NUL at its end, and none inside.
+        let mut command_line = Vec::new();
+        put_cstr(&mut command_line, &self.command_line);
+        // `pid`, `main_tid` and `skipped_frames` stand between the two.
+        COMMAND_LINE_OFFSET + command_line.len() as u64 + 4 + 8 + 8
+    }
+
     pub(super) fn encode(&self, out: &mut Vec<u8>) {
         out.extend_from_slice(MAGIC);
         out.extend_from_slice(&self.version.number().to_le_bytes());

@@ -77,6 +77,16 @@ impl StackTable {
         self.nodes.get((stack.0 as usize).wrapping_sub(1))
     }
 
+    /// Number of stacks, the empty one left out.
+    pub(super) fn len(&self) -> usize {
+        self.nodes.len()
+    }
+
+    /// The stacks whose numbers are above `known`, in order.
+    pub(super) fn nodes_from(&self, known: usize) -> &[StackNode] {
+        &self.nodes[known..]
+    }
+
     fn depth(&self, stack: StackId) -> u32 {
         self.node(stack).map_or(0, |node| node.depth)
     }

@@ -4,6 +4,8 @@
 //! in one LZ4 frame. memray's own sources are the reference (`records.h`, `record_writer.cpp`,
 //! `record_reader.cpp`), and the tests compare with what its releases write and read.
 
+mod aggregating_writer;
+mod aggregation;
 mod allocator;
 mod decode;
 mod encoding;
@@ -20,6 +22,7 @@ mod source;
 mod tokens;
 mod writer;
 
+pub use aggregating_writer::AggregatingWriter;
 pub use allocator::{Allocator, AllocatorKind};
 pub use extension::{
     Extension, ExtensionError, LOSS_SYMBOLS_LEFT_OUT, Loss, MAX_EXTENSION, MappedModule, NativeFrame,
@@ -27,7 +30,7 @@ pub use extension::{
 };
 pub use header::{FileFormat, Header, HeaderError, PythonAllocator, Version};
 pub use line_table::line;
-pub use reader::{Ending, ReadError, Reader, read_extension};
+pub use reader::{Ending, FrequentRecords, ReadError, Reader, read_extension};
 pub use record::{Aggregate, Call, CodeRecord, FrameRecord, Record};
 pub use sink::{CodeId, CodeObject, Module, NativeId, PythonFrame, Sink, StackId, Summary, WriteError};
 pub use writer::Writer;

@@ -13,7 +13,7 @@ use lz4_flex::frame::{BlockMode, BlockSize, FrameEncoder, FrameInfo};
 
 use super::Extension;
 use super::extension::container;
-use super::header::{END_TIME_OFFSET, Header, N_ALLOCATIONS_OFFSET, PYTHON_VERSION_OFFSET};
+use super::header::{END_TIME_OFFSET, Header, N_ALLOCATIONS_OFFSET, PYTHON_VERSION_OFFSET, PythonAllocator};
 use super::sink::{Summary, WriteError};
 
 /// How many bytes are gathered before they are handed to the kernel.
@@ -26,13 +26,19 @@ pub(super) struct Output {
     buffer: Vec<u8>,
     /// Bytes handed to the kernel.
     written: u64,
+    python_allocator_offset: u64,
 }
 
 impl Output {
     /// Takes a file that is empty and open for reading and writing, and writes the head.
     pub(super) fn create(file: File, path: &Path, header: &Header) -> Result<Self, WriteError> {
-        let mut output =
-            Self { file, path: path.to_owned(), buffer: Vec::with_capacity(BUFFER + 4096), written: 0 };
+        let mut output = Self {
+            file,
+            path: path.to_owned(),
+            buffer: Vec::with_capacity(BUFFER + 4096),
+            written: 0,
+            python_allocator_offset: header.python_allocator_offset(),
+        };
         header.encode(&mut output.buffer);
         output.flush()?;
         Ok(output)
@@ -63,10 +69,16 @@ impl Output {
         path.clone_into(&mut self.path);
     }
 
-    /// Puts another version of Python into the head.
-    pub(super) fn set_python_version(&self, version: u32) -> Result<(), WriteError> {
-        let bytes = version.to_le_bytes();
-        self.file.write_all_at(&bytes, PYTHON_VERSION_OFFSET).map_err(|source| self.failed(source))
+    /// Puts another version of Python, and the allocator that it uses, into the head.
+    pub(super) fn set_interpreter(&self, version: u32, allocator: PythonAllocator) -> Result<(), WriteError> {
+        let patches = [
+            (&version.to_le_bytes()[..], PYTHON_VERSION_OFFSET),
+            (&[allocator as u8], self.python_allocator_offset),
+        ];
+        for (bytes, offset) in patches {
+            self.file.write_all_at(bytes, offset).map_err(|source| self.failed(source))?;
+        }
+        Ok(())
     }
 
     /// Completes the file, whose last record is the trailer.

@@ -9,11 +9,11 @@ use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use super::decode::{Decoder, Fault, LONGEST_FIXED, skip_texts};
+use super::decode::{Decoder, Fault, Frequent, LONGEST_FIXED, skip_texts};
 use super::encoding::{Cursor, DecodeError};
 use super::extension::container;
 use super::header::{FileFormat, Header, HeaderError};
-use super::record::Record;
+use super::record::{Call, FrameRecord, Record};
 use super::source::{MAX_WINDOW, Source, SourceEnd};
 use super::{Extension, ExtensionError};
 
@@ -99,6 +99,18 @@ impl fmt::Display for Ending {
     }
 }
 
+/// Takes the records that come most often. Each answers whether it takes more.
+pub trait FrequentRecords {
+    /// An allocator was called.
+    fn call(&mut self, call: &Call) -> bool;
+
+    /// A frame was entered.
+    fn push(&mut self, frame: FrameRecord) -> bool;
+
+    /// So many of the innermost frames were left.
+    fn pop(&mut self, count: u32) -> bool;
+}
+
 /// Gives the records of a capture one by one.
 pub struct Reader {
     path: PathBuf,
@@ -157,7 +169,7 @@ impl Reader {
             self.fill_window(LONGEST_FIXED)?;
         }
         let Some(&token) = self.source.available().first() else {
-            self.ending = Some(self.ending_without_trailer());
+            self.ending = Some(ending_by(&self.source, &Fault::End));
             return Ok(None);
         };
         if Decoder::has_texts(token) {
@@ -176,15 +188,45 @@ impl Reader {
                 self.latest = cursor.position();
                 Ok(Some(record))
             }
-            Err(Fault::End) => {
-                self.ending = Some(self.ending_without_trailer());
-                Ok(None)
-            }
-            Err(Fault::Malformed(why)) => {
-                self.ending = Some(Ending::Malformed { at: self.source.position(), why });
+            Err(fault) => {
+                self.ending = Some(ending_by(&self.source, &fault));
                 Ok(None)
             }
         }
+    }
+
+    /// Gives the records that come next to `taker`, as long as they are of the kinds that most are of, in a capture
+    /// with all allocations, and until it says no. Others are left for [`Reader::next_record`].
+    #[inline]
+    pub fn take_frequent(&mut self, taker: &mut impl FrequentRecords) {
+        self.source.consume(std::mem::take(&mut self.latest));
+        if self.ending.is_some() || self.header.file_format != FileFormat::AllAllocations {
+            return;
+        }
+        let bytes = self.source.available();
+        let mut cursor = Cursor::new(bytes);
+        let mut begin = 0;
+        // Where there are so many bytes, no record that is decoded here is cut.
+        while cursor.remaining() >= LONGEST_FIXED {
+            begin = cursor.position();
+            let goes_on = match self.decoder.decode_frequent(&mut cursor) {
+                Some(Ok(Frequent::Call(call))) => taker.call(&call),
+                Some(Ok(Frequent::FramePush(frame))) => taker.push(frame),
+                Some(Ok(Frequent::FramePop(count))) => taker.pop(count),
+                Some(Err(fault)) => {
+                    self.source.consume(begin);
+                    self.ending = Some(ending_by(&self.source, &fault));
+                    return;
+                }
+                None => false,
+            };
+            if !goes_on {
+                break;
+            }
+        }
+        let end = cursor.position();
+        self.source.consume(begin);
+        self.latest = end - begin;
     }
 
     #[cold]
@@ -206,14 +248,16 @@ impl Reader {
     fn fill(&mut self) -> Result<bool, ReadError> {
         self.source.fill().map_err(|source| ReadError::Read { path: self.path.clone(), source })
     }
+}
 
-    fn ending_without_trailer(&self) -> Ending {
-        let at = self.source.position();
-        match self.source.ended() {
-            Some(SourceEnd::End) => Ending::Cut,
-            Some(SourceEnd::Damaged(error)) => Ending::Damaged { at, why: error.to_string() },
-            None => Ending::Malformed { at, why: "a record of more than 32 MiB" },
-        }
+/// How the records end with one that cannot be decoded.
+fn ending_by(source: &Source, fault: &Fault) -> Ending {
+    let at = source.position();
+    match (fault, source.ended()) {
+        (Fault::Malformed(why), _) => Ending::Malformed { at, why },
+        (Fault::End, Some(SourceEnd::End)) => Ending::Cut,
+        (Fault::End, Some(SourceEnd::Damaged(error))) => Ending::Damaged { at, why: error.to_string() },
+        (Fault::End, None) => Ending::Malformed { at, why: "a record of more than 32 MiB" },
     }
 }
 

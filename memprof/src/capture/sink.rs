@@ -6,7 +6,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use super::{Allocator, Extension};
+use super::{Allocator, Extension, PythonAllocator};
 
 /// The number of a code object in one capture, from 1.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -26,6 +26,11 @@ pub struct StackId(pub(super) u32);
 impl StackId {
     /// The stack without frames.
     pub const EMPTY: Self = Self(0);
+
+    /// The number in an aggregated file, 0 for the stack without frames.
+    pub const fn number(self) -> u32 {
+        self.0
+    }
 }
 
 /// The number of a native stack in one capture.
@@ -103,9 +108,9 @@ pub enum WriteError {
 ///
 /// Identifiers are those the same sink gave before. Threads are named by any number from 1 to 2^63 − 1.
 pub trait Sink {
-    /// An interpreter was found after the capture was begun: the line tables of code objects are in the form of this
-    /// version, a `PY_VERSION_HEX`. To be called before the first of them is defined.
-    fn set_python_version(&mut self, version: u32) -> Result<(), WriteError>;
+    /// An interpreter was found after the capture was begun, or uses another allocator now. The line tables of code
+    /// objects are in the form of this version, a `PY_VERSION_HEX`: to be called before the first of them is defined.
+    fn set_interpreter(&mut self, version: u32, allocator: PythonAllocator) -> Result<(), WriteError>;
 
     /// Gives a code object a number; equal ones have the same.
     fn define_code(&mut self, code: &CodeObject<'_>) -> Result<CodeId, WriteError>;

@@ -9,7 +9,7 @@ use std::path::Path;
 use rustc_hash::FxHashMap;
 
 use super::encoding::{put_cstr, put_delta, put_svarint, put_varint};
-use super::header::{FileFormat, Header};
+use super::header::{FileFormat, Header, PythonAllocator};
 use super::interning::{CodeTable, NativeTable, StackTable};
 use super::output::Output;
 use super::pointers::RecentPointers;
@@ -149,8 +149,8 @@ impl Writer {
 }
 
 impl Sink for Writer {
-    fn set_python_version(&mut self, version: u32) -> Result<(), WriteError> {
-        self.output.set_python_version(version)
+    fn set_interpreter(&mut self, version: u32, allocator: PythonAllocator) -> Result<(), WriteError> {
+        self.output.set_interpreter(version, allocator)
     }
 
     fn define_code(&mut self, code: &CodeObject<'_>) -> Result<CodeId, WriteError> {
@@ -288,7 +288,7 @@ pub(super) fn put_modules(out: &mut Vec<u8>, modules: &[Module<'_>]) {
 
 #[cfg(test)]
 mod tests {
-    use super::super::header::{PythonAllocator, Version};
+    use super::super::header::Version;
     use super::*;
 
     fn header() -> Header {
@@ -358,6 +358,27 @@ mod tests {
         assert_eq!(records, expected.concat());
         assert_eq!(written[17..25], 3_u64.to_le_bytes());
         assert_eq!(written[41..49], 1_700_000_001_000_i64.to_le_bytes());
+        Ok(())
+    }
+
+    #[test]
+    fn an_interpreter_that_is_found_late_is_in_the_head() -> Result<(), WriteError> {
+        let directory = tempfile::tempdir().expect("a temporary folder");
+        for version in [Version::V12, Version::V13] {
+            let head = Header { version, command_line: "python -c 'é'".into(), ..header() };
+            let (mut writer, path) = create(&directory, head.clone());
+            writer.set_interpreter(0x030e_0af0, PythonAllocator::MimallocDebug)?;
+            let written = std::fs::read(&path).expect("the capture");
+            let expected = Header {
+                python_version: 0x030e_0af0,
+                python_allocator: PythonAllocator::MimallocDebug,
+                ..head
+            };
+            let mut bytes = Vec::new();
+            expected.encode(&mut bytes);
+            assert_eq!(written, bytes);
+            std::fs::remove_file(path).expect("the capture");
+        }
         Ok(())
     }
 

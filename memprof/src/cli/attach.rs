@@ -92,7 +92,9 @@ pub(super) fn main(arguments: Arguments) -> anyhow::Result<ExitCode> {
         let pace = options.pace();
         let finished = match supervisor {
             Some(supervisor) => {
-                drive::supervised(&mut recording, supervisor, slots, &mut signals, pace, &mut teller).await?.0
+                drive::supervised(&mut recording, supervisor, slots, &mut signals, pace, false, &mut teller)
+                    .await?
+                    .0
             }
             None => {
                 let newcomers = selection.map(|selection| Newcomers::new(selection, &pids));

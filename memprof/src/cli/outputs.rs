@@ -22,6 +22,7 @@ use crate::{
 pub(super) struct Outputs {
     place: Place,
     version: Version,
+    aggregate: bool,
     compress: bool,
     native: Option<bool>,
     force: bool,
@@ -66,6 +67,7 @@ impl Outputs {
         Ok(Self {
             place,
             version: if options.capture_format == 12 { Version::V12 } else { Version::V13 },
+            aggregate: options.aggregate,
             compress: !options.no_compress,
             native: options.native_choice(),
             force: options.force,
@@ -150,6 +152,7 @@ impl Captures for Outputs {
             file,
             path,
             version: self.version,
+            aggregate: self.aggregate,
             compress: self.compress,
             native: self.native,
             only_if_used: !asked_for,

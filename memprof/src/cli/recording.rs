@@ -38,6 +38,9 @@ pub(super) struct RecordingOptions {
     /// Take no native stacks
     #[arg(long)]
     pub no_native: bool,
+    /// See every call of Python's own allocators, which make small objects, instead of what these call
+    #[arg(long)]
+    pub trace_python_allocators: bool,
     /// Stop by itself after this time
     #[arg(long, value_name = "SECONDS", value_parser = parse_seconds)]
     pub duration: Option<Duration>,
@@ -47,6 +50,10 @@ pub(super) struct RecordingOptions {
     /// Take no stacks: only counts, sizes and threads
     #[arg(long)]
     pub no_stacks: bool,
+    /// Keep only what lived at the peak and at the end, by place: a small file, without reports over time or on
+    /// temporary allocations
+    #[arg(long)]
+    pub aggregate: bool,
     /// The version of memray's format to write: 12 for memray 1.19, 13 for 1.20
     #[arg(long, value_name = "VERSION", default_value_t = 13, value_parser = clap::value_parser!(u8).range(12..=13))]
     pub capture_format: u8,
@@ -88,6 +95,7 @@ impl RecordingOptions {
             buffer_size: self.buffer_size,
             pause,
             stacks: !self.no_stacks,
+            python_allocators: self.trace_python_allocators,
             unwind_memory: if self.native_choice() == Some(false) { 0 } else { self.unwind_memory },
         }
     }
@@ -260,6 +268,9 @@ pub(super) fn close(teller: &Teller, finished: &[Finished]) {
             capture.container.as_ref().map_or_else(String::new, |name| format!(" of container {name}")),
             losses(std::slice::from_ref(capture)),
         ));
+        if let Some(unseen) = &capture.unseen {
+            teller.say(&format!("process {}: {unseen}", capture.pid));
+        }
     }
     if !rest.is_empty() {
         let sum = |number: fn(&Finished) -> u64| rest.iter().map(number).sum::<u64>();

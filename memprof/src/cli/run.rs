@@ -14,7 +14,12 @@ use crate::{
         launch::Command,
         supervise::{self, Ending},
     },
-    trace::{Recording, detach, drive, signals, signals::Signals},
+    trace::{
+        Recording, detach,
+        drive::{self, DriveError},
+        signals,
+        signals::Signals,
+    },
 };
 
 /// Starts a program and traces it from its first allocation on.
@@ -61,9 +66,25 @@ pub(super) fn main(arguments: Arguments) -> anyhow::Result<ExitCode> {
     runtime.block_on(async {
         let mut signals = Signals::listen()?;
         let pace = options.pace();
-        let (finished, ending) =
-            drive::supervised(&mut recording, supervisor, BTreeMap::new(), &mut signals, pace, &mut teller)
-                .await?;
+        // Who has chosen an allocator is left with it.
+        let may_start_anew = std::env::var_os(PYTHONMALLOC).is_none();
+        let slots = BTreeMap::new();
+        let traced = drive::supervised(
+            &mut recording,
+            supervisor,
+            slots,
+            &mut signals,
+            pace,
+            may_start_anew,
+            &mut teller,
+        );
+        let (finished, ending) = match traced.await {
+            Err(DriveError::WantsMalloc(unseen)) => {
+                teller.say(&format!("{unseen}: the program is started with PYTHONMALLOC=malloc instead"));
+                return start_anew();
+            }
+            result => result?,
+        };
         recording::close(&teller, &finished);
         detach::leave_behind();
         Ok(match ending {
@@ -73,6 +94,21 @@ pub(super) fn main(arguments: Arguments) -> anyhow::Result<ExitCode> {
             None => ExitCode::FAILURE,
         })
     })
+}
+
+/// The environment variable that chooses the allocator of a Python interpreter.
+const PYTHONMALLOC: &str = "PYTHONMALLOC";
+
+/// Begins from the beginning, in this process, with an interpreter that uses the C library's allocator.
+///
+/// The program must be forked before there are threads, so that all of it is begun anew.
+fn start_anew() -> anyhow::Result<ExitCode> {
+    use std::os::unix::process::CommandExt as _;
+    let begin = || {
+        let mut command = std::process::Command::new(std::env::current_exe()?);
+        Err(command.args(std::env::args_os().skip(1)).env(PYTHONMALLOC, "malloc").exec())
+    };
+    begin().context("cannot begin anew with PYTHONMALLOC=malloc")
 }
 
 /// A Python script is given to `python3`, as memray does.

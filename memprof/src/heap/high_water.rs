@@ -6,10 +6,10 @@
 
 use rustc_hash::FxHashMap;
 
-use super::ranges::{Cut, Ranges};
 use super::replay::Event;
 use super::sites::SiteId;
 use super::temporal::Interval;
+use crate::blocks::{BlockMap, Cut, Ranges};
 use crate::capture::AllocatorKind;
 
 /// Allocations and bytes that a site holds.
@@ -110,7 +110,7 @@ impl History {
 #[derive(Default)]
 pub(super) struct HighWater {
     /// Size and site.
-    blocks: FxHashMap<u64, (u64, SiteId)>,
+    blocks: BlockMap<(u64, SiteId)>,
     ranges: Ranges<SiteId>,
     /// By the number of the site.
     histories: Vec<Option<(SiteId, History)>>,
@@ -123,6 +123,12 @@ pub(super) struct HighWater {
 }
 
 impl HighWater {
+    /// Fetches what will be needed for a call.
+    #[inline]
+    pub(super) fn foresee(&self, event: &Event) {
+        self.blocks.fetch(event.address);
+    }
+
     /// Follows one call. `site` is that of an allocation.
     pub(super) fn follow(&mut self, event: &Event, site: impl FnOnce() -> SiteId) {
         match event.allocator.kind() {
@@ -132,7 +138,7 @@ impl HighWater {
                 self.blocks.insert(event.address, (event.size, site));
             }
             AllocatorKind::SimpleDeallocation => {
-                if let Some((size, site)) = self.blocks.remove(&event.address) {
+                if let Some((size, site)) = self.blocks.remove(event.address) {
                     self.change(site, u64::MAX, size.wrapping_neg());
                 }
             }
@@ -198,7 +204,7 @@ impl HighWater {
 
     /// Number of blocks and changes that are kept.
     pub(super) fn len(&self) -> usize {
-        self.blocks.len() + self.n_changes
+        self.blocks.len() + self.ranges.len() + self.n_changes
     }
 
     /// The most bytes at one time in each interval. The last lags behind while the heap grows: memray has it so.

@@ -2,13 +2,13 @@
 
 use rustc_hash::FxHashMap;
 
-use super::ranges::{Cut, Ranges};
 use super::replay::Event;
 use super::sites::SiteId;
 use super::temporal::Interval;
+use crate::blocks::{BlockMap, Cut, Ranges};
 use crate::capture::AllocatorKind;
 
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Default)]
 struct Block {
     size: u64,
     site: SiteId,
@@ -34,7 +34,7 @@ struct Sum {
 /// Follows what lives, and sums up by site and time what was released.
 #[derive(Default)]
 pub(super) struct Lifetimes {
-    blocks: FxHashMap<u64, Block>,
+    blocks: BlockMap<Block>,
     ranges: Ranges<Mapped>,
     /// How many pieces are left of each mapping of which any is.
     pieces: FxHashMap<u64, u32>,
@@ -46,6 +46,12 @@ pub(super) struct Lifetimes {
 }
 
 impl Lifetimes {
+    /// Fetches what will be needed for a call.
+    #[inline]
+    pub(super) fn foresee(&self, event: &Event) {
+        self.blocks.fetch(event.address);
+    }
+
     /// Follows one call. `site` is that of an allocation.
     pub(super) fn follow(&mut self, event: &Event, site: impl FnOnce() -> SiteId) {
         let allocated_before = self.n_samples;
@@ -56,7 +62,7 @@ impl Lifetimes {
                 self.blocks.insert(event.address, block);
             }
             AllocatorKind::SimpleDeallocation => {
-                if let Some(block) = self.blocks.remove(&event.address) {
+                if let Some(block) = self.blocks.remove(event.address) {
                     self.bytes = self.bytes.wrapping_sub(block.size);
                     self.release(block.site, block.allocated_before, 1, block.size);
                 }

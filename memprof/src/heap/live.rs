@@ -4,15 +4,15 @@
 //! since. The latter is kept aside until a new peak is reached, so that memory is bounded by what
 //! lives at the peak and at the end, and nothing has to be read twice.
 
-use rustc_hash::FxHashMap;
-
-use super::ranges::Ranges;
+use super::heap_size::HeapSize;
 use super::replay::Event;
 use super::sites::SiteId;
+use crate::blocks::{BlockMap, Ranges};
 use crate::capture::AllocatorKind;
 
-/// A block, or a piece of a mapped range.
-#[derive(Clone, Copy, Debug)]
+/// A block, or a piece of a mapped range. Without padding: there are millions.
+#[derive(Clone, Copy, Debug, Default)]
+#[repr(C, packed(4))]
 pub(super) struct Block {
     pub(super) size: u64,
     /// The place of its allocation among all calls.
@@ -29,23 +29,47 @@ struct Mapped {
     site: SiteId,
 }
 
+/// Which blocks are asked for in the end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Wanted {
+    /// Those that live at the end.
+    AtEnd,
+    /// Those that lived at the peak, or at the end.
+    AtPeakOrEnd,
+}
+
 /// What lives, and what lived at the peak.
-#[derive(Default)]
 pub(super) struct LiveHeap {
-    blocks: FxHashMap<u64, Block>,
+    blocks: BlockMap<Block>,
     ranges: Ranges<Mapped>,
-    /// What has died since the peak and lived then.
+    wanted: Wanted,
+    /// What has died since the peak and lived then; nothing where that is not wanted.
     departed: Vec<Block>,
-    /// Bytes that live. memray does not subtract a block whose address is given out again without a
-    /// deallocation, so that this can be more than the sum over the blocks.
-    bytes: u64,
-    peak_bytes: u64,
+    size: HeapSize,
     /// Calls up to the peak.
     peak_calls: u64,
     calls: u64,
 }
 
 impl LiveHeap {
+    pub(super) fn new(wanted: Wanted) -> Self {
+        Self {
+            blocks: BlockMap::default(),
+            ranges: Ranges::default(),
+            wanted,
+            departed: Vec::new(),
+            size: HeapSize::default(),
+            peak_calls: 0,
+            calls: 0,
+        }
+    }
+
+    /// Fetches what will be needed for a call.
+    #[inline]
+    pub(super) fn foresee(&self, event: &Event) {
+        self.blocks.fetch(event.address);
+    }
+
     /// Follows one call. `site` is that of an allocation.
     #[inline]
     pub(super) fn follow(&mut self, event: &Event, site: impl FnOnce() -> SiteId) {
@@ -54,26 +78,25 @@ impl LiveHeap {
         match event.allocator.kind() {
             AllocatorKind::SimpleAllocation => {
                 let block = Block { size: event.size, index, site: site() };
-                self.bytes = self.bytes.wrapping_add(event.size);
                 if let Some(replaced) = self.blocks.insert(event.address, block) {
                     self.depart(replaced);
                 }
+                self.size.grow(event.size);
             }
             AllocatorKind::SimpleDeallocation => {
-                if let Some(block) = self.blocks.remove(&event.address) {
-                    self.bytes = self.bytes.wrapping_sub(block.size);
+                if let Some(block) = self.blocks.remove(event.address) {
+                    self.size.shrink(block.size);
                     self.depart(block);
                 }
             }
             AllocatorKind::RangedAllocation => {
-                self.bytes = self.bytes.wrapping_add(event.size);
                 let mapped = Mapped { index, since: self.calls, site: site() };
                 self.ranges.map(event.address, event.size, mapped);
+                self.size.grow(event.size);
             }
             AllocatorKind::RangedDeallocation => self.unmap(event),
         }
-        if self.bytes >= self.peak_bytes {
-            self.peak_bytes = self.bytes;
+        if self.size.is_at_peak() {
             self.peak_calls = self.calls;
             self.departed.clear();
         }
@@ -81,31 +104,26 @@ impl LiveHeap {
 
     #[inline]
     fn depart(&mut self, block: Block) {
-        if block.index < self.peak_calls {
+        if block.index < self.peak_calls && self.wanted == Wanted::AtPeakOrEnd {
             self.departed.push(block);
         }
     }
 
     fn unmap(&mut self, event: &Event) {
-        let Self { ranges, departed, bytes, peak_calls, calls, .. } = self;
+        let Self { ranges, departed, wanted, size, peak_calls, calls, .. } = self;
         ranges.unmap(event.address, event.size, |piece, _, lost| {
-            *bytes = bytes.wrapping_sub(lost);
+            size.shrink(lost);
             let Mapped { index, since, site } = piece.value;
-            if since <= *peak_calls {
+            if since <= *peak_calls && *wanted == Wanted::AtPeakOrEnd {
                 departed.push(Block { size: piece.size(), index, site });
             }
             Mapped { index, since: *calls, site }
         });
     }
 
-    /// Bytes that live.
-    pub(super) fn bytes(&self) -> u64 {
-        self.bytes
-    }
-
-    /// The most bytes that lived at one time.
-    pub(super) fn peak_bytes(&self) -> u64 {
-        self.peak_bytes
+    /// How much lives.
+    pub(super) fn size(&self) -> &HeapSize {
+        &self.size
     }
 
     /// Number of calls, deallocations included.
@@ -115,7 +133,7 @@ impl LiveHeap {
 
     /// Number of blocks kept.
     pub(super) fn len(&self) -> usize {
-        self.blocks.len() + self.departed.len()
+        self.blocks.len() + self.departed.len() + self.ranges.len()
     }
 
     /// What lives now, in no particular order.
@@ -125,7 +143,7 @@ impl LiveHeap {
             index: piece.value.index,
             site: piece.value.site,
         });
-        self.blocks.values().copied().chain(pieces)
+        self.blocks.values().chain(pieces)
     }
 
     /// What lived at the peak, the latest where it was reached more than once, in no particular order.
@@ -136,6 +154,6 @@ impl LiveHeap {
             .filter(|piece| piece.value.since <= self.peak_calls)
             .map(|piece| Block { size: piece.size(), index: piece.value.index, site: piece.value.site });
         let blocks = self.blocks.values().filter(|block| block.index < self.peak_calls);
-        blocks.chain(&self.departed).copied().chain(pieces)
+        blocks.chain(self.departed.iter().copied()).chain(pieces)
     }
 }

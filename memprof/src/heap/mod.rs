@@ -1,18 +1,19 @@
 //! Replay of a capture: which allocations live when, put together by the stack they come from, and named.
 //!
 //! What is computed, and how, follows memray 1.20 (`snapshot.cpp`, `_memray.pyx`), so that all numbers are
-//! the same. A capture is read once; memory is bounded by what lives at one time and by the number of
-//! distinct stacks.
+//! the same. A capture is read once, by one thread, and followed by another; memory is bounded by what lives at one
+//! time and by the number of distinct stacks.
 
 mod aggregated;
+mod batch;
 mod grouping;
+mod heap_size;
 mod high_water;
 mod lifetimes;
 mod live;
 mod names;
 mod native_names;
 mod profile;
-mod ranges;
 mod replay;
 mod resolved;
 mod samples;

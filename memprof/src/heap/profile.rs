@@ -6,7 +6,8 @@ use rustc_hash::FxHashMap;
 
 use super::aggregated;
 use super::grouping::{Record, Threads, group, records_entry};
-use super::live::LiveHeap;
+use super::heap_size::{HeapSize, SizeFollower};
+use super::live::{LiveHeap, Wanted};
 use super::replay::{Event, LimitReached, Observer, Progress, replay};
 use super::samples::{Sample, Samples};
 use super::sites::Sites;
@@ -110,8 +111,8 @@ impl Profile {
                 Ok(Self {
                     capture: Capture::new(path, &reader, tables),
                     records,
-                    peak_memory: observer.heap.peak_bytes(),
-                    n_calls: observer.heap.calls(),
+                    peak_memory: observer.size().peak_bytes(),
+                    n_calls: observer.calls(),
                     samples: observer.samples.into_at_most(question.max_memory_records),
                 })
             }
@@ -119,28 +120,52 @@ impl Profile {
     }
 }
 
+/// What follows the calls of a view.
+enum Follower {
+    Live(LiveHeap),
+    Temporary(SizeFollower, TemporaryAllocations),
+}
+
 /// Follows the calls of a capture with all allocations.
 struct Allocations {
-    heap: LiveHeap,
-    temporary: Option<TemporaryAllocations>,
+    follower: Follower,
     sites: Sites,
     samples: Samples,
 }
 
 impl Allocations {
     fn new(question: &Question) -> Self {
-        let temporary = match question.view {
-            View::Temporary { threshold } => Some(TemporaryAllocations::new(threshold)),
-            View::HighWater | View::Leaks => None,
+        let follower = match question.view {
+            View::HighWater => Follower::Live(LiveHeap::new(Wanted::AtPeakOrEnd)),
+            View::Leaks => Follower::Live(LiveHeap::new(Wanted::AtEnd)),
+            View::Temporary { threshold } => {
+                Follower::Temporary(SizeFollower::default(), TemporaryAllocations::new(threshold))
+            }
         };
-        Self { heap: LiveHeap::default(), temporary, sites: Sites::default(), samples: Samples::default() }
+        Self { follower, sites: Sites::default(), samples: Samples::default() }
+    }
+
+    fn size(&self) -> &HeapSize {
+        match &self.follower {
+            Follower::Live(heap) => heap.size(),
+            Follower::Temporary(size, _) => size.size(),
+        }
+    }
+
+    fn calls(&self) -> u64 {
+        match &self.follower {
+            Follower::Live(heap) => heap.calls(),
+            Follower::Temporary(size, _) => size.calls(),
+        }
     }
 
     fn records(&self, question: &Question) -> Vec<Record> {
-        match (&self.temporary, question.view) {
-            (Some(temporary), _) => self.temporary_records(temporary, question.threads),
-            (None, View::Leaks) => group(&self.sites, self.heap.live(), question.threads),
-            (None, _) => group(&self.sites, self.heap.at_peak(), question.threads),
+        match &self.follower {
+            Follower::Live(heap) if question.view == View::Leaks => {
+                group(&self.sites, heap.live(), question.threads)
+            }
+            Follower::Live(heap) => group(&self.sites, heap.at_peak(), question.threads),
+            Follower::Temporary(_, temporary) => self.temporary_records(temporary, question.threads),
         }
     }
 
@@ -159,19 +184,36 @@ impl Allocations {
 
 impl Observer for Allocations {
     #[inline]
-    fn call(&mut self, event: &Event, _: &Tables) -> Result<(), LimitReached> {
-        let Self { heap, temporary, sites, .. } = self;
-        if let Some(temporary) = temporary {
-            temporary.follow(event, || sites.intern(event.site()));
+    fn foresee(&self, event: &Event) {
+        self.sites.fetch(event.stack);
+        match &self.follower {
+            Follower::Live(heap) => heap.foresee(event),
+            Follower::Temporary(size, _) => size.foresee(event),
         }
-        heap.follow(event, || sites.intern(event.site()));
-        if heap.len() > MAX_LIVE_BLOCKS {
+    }
+
+    #[inline]
+    fn call(&mut self, event: &Event) -> Result<(), LimitReached> {
+        let Self { follower, sites, .. } = self;
+        let site = || sites.intern(event.site());
+        let live = match follower {
+            Follower::Live(heap) => {
+                heap.follow(event, site);
+                heap.len()
+            }
+            Follower::Temporary(size, temporary) => {
+                temporary.follow(event, site);
+                size.follow(event);
+                size.len()
+            }
+        };
+        if live > MAX_LIVE_BLOCKS {
             return Err(LimitReached { what: "blocks at one time", limit: MAX_LIVE_BLOCKS });
         }
         Ok(())
     }
 
     fn memory(&mut self, rss: u64, at_ms: i64) {
-        self.samples.push(Sample { at_ms, rss, heap: self.heap.bytes() });
+        self.samples.push(Sample { at_ms, rss, heap: self.size().bytes() });
     }
 }

@@ -2,14 +2,19 @@
 
 use rustc_hash::FxHashMap;
 
+use super::batch::{self, Batches, Item};
 use super::sites::Site;
 use super::stacks::StackIndex;
 use super::tables::{MappedFile, NativeNode, Tables};
-use crate::capture::{Allocator, Header, ReadError, Reader, Record};
+use crate::capture::{Allocator, Call, FrameRecord, FrequentRecords, Header, ReadError, Reader, Record};
 
 /// The most distinct Python stacks, and as many native frames, segments of mapped files, and code objects,
 /// that are kept. Each takes some fifty bytes.
 pub(super) const MAX_DEFINITIONS: usize = 1 << 24;
+
+/// The most frames in one stack that are followed: a thousand times what CPython allows by default. Who names frames
+/// goes along whole stacks.
+const MAX_DEPTH: u32 = 1 << 20;
 
 /// A call of an allocator, with its stack.
 #[derive(Clone, Copy, Debug)]
@@ -47,15 +52,15 @@ pub(super) struct LimitReached {
 
 /// Is told of what happens in a capture.
 pub(super) trait Observer {
+    /// An allocator will be called, a little later: what is known of the block can be fetched.
+    fn foresee(&self, _event: &Event) {}
+
     /// An allocator was called.
-    fn call(&mut self, event: &Event, tables: &Tables) -> Result<(), LimitReached>;
+    fn call(&mut self, event: &Event) -> Result<(), LimitReached>;
 
     /// There were `rss` bytes resident at `at_ms`, in milliseconds since the epoch.
     fn memory(&mut self, rss: u64, at_ms: i64);
 }
-
-/// How often progress is told of, in records.
-const PROGRESS_INTERVAL: u32 = 1 << 16;
 
 /// Is told, now and then, how much of a file was read, and its size, in bytes.
 pub type Progress<'a> = &'a mut dyn FnMut(u64, u64);
@@ -67,55 +72,139 @@ pub(super) fn replay(
     observer: &mut impl Observer,
     progress: Progress<'_>,
 ) -> Result<(), ReadError> {
-    let mut threads: FxHashMap<u64, StackIndex> = FxHashMap::default();
-    let mut current = 0;
-    let mut stack = StackIndex::EMPTY;
-    let mut n_records = 0_u32;
-    while let Some(record) = reader.next_record()? {
-        match record {
-            Record::Call(call) => {
-                let event = Event {
-                    thread: call.thread,
-                    allocator: call.allocator,
-                    address: call.address,
-                    size: call.size,
-                    stack,
-                    native: call.native,
-                    generation: tables.generation(),
-                };
-                if let Err(reached) = observer.call(&event, tables) {
-                    reader.stop_at_limit(reached.what, reached.limit);
-                }
+    let (result, limit) = batch::observe(observer, progress, |batches| {
+        let mut replay = Replay {
+            tables,
+            threads: FxHashMap::default(),
+            current: 0,
+            stack: StackIndex::EMPTY,
+            depth: 0,
+            before: StackIndex::EMPTY,
+            batches,
+            stop: None,
+        };
+        replay.read(reader)
+    });
+    if let Some(LimitReached { what, limit }) = limit {
+        reader.stop_at_limit(what, limit);
+    }
+    result
+}
+
+/// Why the reading is to end before its time.
+enum Stop {
+    /// The latest record cannot be right.
+    Wrong(&'static str),
+    Limit(LimitReached),
+}
+
+/// Follows the stacks, and gives the calls their own.
+struct Replay<'a> {
+    tables: &'a mut Tables,
+    /// The stacks of all threads but the current one, and how many frames are in them.
+    threads: FxHashMap<u64, (StackIndex, u32)>,
+    current: u64,
+    stack: StackIndex,
+    depth: u32,
+    /// The stack before frames were left or entered last.
+    before: StackIndex,
+    batches: Batches,
+    stop: Option<Stop>,
+}
+
+impl Replay<'_> {
+    fn read(&mut self, reader: &mut Reader) -> Result<(), ReadError> {
+        loop {
+            reader.take_frequent(self);
+            if !self.batches.is_full() && self.stop.is_none() {
+                let Some(record) = reader.next_record()? else { break };
+                self.take(&record);
+            }
+            match self.stop.take() {
+                Some(Stop::Wrong(why)) => reader.reject_latest(why),
+                Some(Stop::Limit(LimitReached { what, limit })) => reader.stop_at_limit(what, limit),
+                None => {}
+            }
+            if self.batches.is_full() && self.batches.hand_over(reader.progress()).is_err() {
+                return Ok(());
+            }
+        }
+        // Whether it takes the last batch shows where it ends.
+        let _ = self.batches.hand_over(reader.progress());
+        Ok(())
+    }
+
+    fn take(&mut self, record: &Record<'_>) {
+        match *record {
+            Record::Call(ref call) => {
+                self.call(call);
             }
             Record::FramePush { frame, .. } => {
-                stack = tables.stacks.push(stack, frame);
-                if tables.stacks.len() > MAX_DEFINITIONS {
-                    reader.stop_at_limit("different stacks", MAX_DEFINITIONS);
-                }
+                self.push(frame);
             }
-            Record::FramePop { count, .. } => match tables.stacks.pop(stack, count) {
-                Some(rest) => stack = rest,
-                None => reader.reject_latest("more frames left than entered"),
-            },
+            Record::FramePop { count, .. } => {
+                self.pop(count);
+            }
             Record::ContextSwitch { thread } => {
-                threads.insert(current, stack);
-                current = thread;
-                stack = threads.get(&thread).copied().unwrap_or_default();
-            }
-            Record::Memory { rss, at_ms } => observer.memory(rss, at_ms),
-            other => {
-                if let Err(reached) = define(tables, &other) {
-                    reader.stop_at_limit(reached.what, reached.limit);
+                self.threads.insert(self.current, (self.stack, self.depth));
+                self.current = thread;
+                (self.stack, self.depth) = self.threads.get(&thread).copied().unwrap_or_default();
+                self.before = self.stack;
+                if self.threads.len() > MAX_DEFINITIONS {
+                    self.stop = Some(Stop::Limit(LimitReached { what: "threads", limit: MAX_DEFINITIONS }));
                 }
             }
-        }
-        n_records = n_records.wrapping_add(1);
-        if n_records.is_multiple_of(PROGRESS_INTERVAL) {
-            let (read, size) = reader.progress();
-            progress(read, size);
+            Record::Memory { rss, at_ms } => {
+                self.batches.push(Item::Memory { rss, at_ms });
+            }
+            ref other => self.stop = define(self.tables, other).err().map(Stop::Limit),
         }
     }
-    Ok(())
+}
+
+impl FrequentRecords for Replay<'_> {
+    #[inline]
+    fn call(&mut self, call: &Call) -> bool {
+        let event = Event {
+            thread: call.thread,
+            allocator: call.allocator,
+            address: call.address,
+            size: call.size,
+            stack: self.stack,
+            native: call.native,
+            generation: self.tables.generation(),
+        };
+        self.batches.push(Item::Call(event))
+    }
+
+    #[inline]
+    fn push(&mut self, frame: FrameRecord) -> bool {
+        self.stack = self.tables.stacks.push(self.before, self.stack, frame);
+        self.before = self.stack;
+        self.depth += 1;
+        let is_within = self.tables.stacks.len() <= MAX_DEFINITIONS && self.depth <= MAX_DEPTH;
+        if !is_within {
+            self.stop = Some(Stop::Limit(if self.depth > MAX_DEPTH {
+                LimitReached { what: "frames in a stack", limit: MAX_DEPTH as usize }
+            } else {
+                LimitReached { what: "different stacks", limit: MAX_DEFINITIONS }
+            }));
+        }
+        is_within
+    }
+
+    #[inline]
+    fn pop(&mut self, count: u32) -> bool {
+        let rest = self.tables.stacks.pop(self.stack, count);
+        match rest {
+            Some(rest) => {
+                self.stack = rest;
+                self.depth -= count;
+            }
+            None => self.stop = Some(Stop::Wrong("more frames left than entered")),
+        }
+        rest.is_some()
+    }
 }
 
 /// Takes what a record defines for others into the tables.

@@ -40,7 +40,7 @@ pub fn read_definitions(path: &Path, progress: Progress<'_>) -> Result<Capture, 
     /// Wants to know of no call.
     struct Nothing;
     impl Observer for Nothing {
-        fn call(&mut self, _: &Event, _: &Tables) -> Result<(), LimitReached> {
+        fn call(&mut self, _: &Event) -> Result<(), LimitReached> {
             Ok(())
         }
         fn memory(&mut self, _: u64, _: i64) {}
@@ -144,7 +144,7 @@ impl Resolving<'_, '_, '_> {
 }
 
 impl Observer for Resolving<'_, '_, '_> {
-    fn call(&mut self, event: &Event, _: &Tables) -> Result<(), LimitReached> {
+    fn call(&mut self, event: &Event) -> Result<(), LimitReached> {
         if self.failed.is_none() {
             self.failed = self.write(event).err();
         }

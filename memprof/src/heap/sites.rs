@@ -1,6 +1,9 @@
 //! Allocation sites: who allocated, by what, and from where, each distinct one once.
 
-use rustc_hash::FxHashMap;
+use std::hash::BuildHasher;
+
+use hashbrown::HashTable;
+use rustc_hash::FxBuildHasher;
 
 use super::stacks::StackIndex;
 use crate::capture::Allocator;
@@ -18,7 +21,7 @@ pub struct Site {
 }
 
 /// The number of a site.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(super) struct SiteId(u32);
 
 impl SiteId {
@@ -27,38 +30,53 @@ impl SiteId {
     }
 }
 
+/// No capture has so many sites.
+const NO_SITE: u32 = u32::MAX;
+
 /// All sites of a capture.
 #[derive(Default)]
 pub(super) struct Sites {
     sites: Vec<Site>,
-    ids: FxHashMap<Site, SiteId>,
-    /// For each stack the site that it had last.
-    latest: Vec<Option<SiteId>>,
+    /// The numbers of sites, by what is in them.
+    ids: HashTable<u32>,
+    /// For each stack the site that it had last; [`NO_SITE`] where it had none.
+    latest: Vec<u32>,
 }
 
 impl Sites {
     #[inline]
     pub(super) fn intern(&mut self, site: Site) -> SiteId {
-        if let Some(Some(latest)) = self.latest.get(site.stack.index())
-            && self.sites[latest.index()] == site
+        if let Some(&latest) = self.latest.get(site.stack.index())
+            && self.sites.get(latest as usize) == Some(&site)
         {
-            return *latest;
+            return SiteId(latest);
         }
         self.intern_other(site)
     }
 
+    /// Fetches what [`Sites::intern`] will look at for a stack.
+    #[inline]
+    pub(super) fn fetch(&self, stack: StackIndex) {
+        if let Some(&latest) = self.latest.get(stack.index()) {
+            std::hint::black_box(self.sites.get(latest as usize).map(|site| site.thread));
+        }
+    }
+
     fn intern_other(&mut self, site: Site) -> SiteId {
-        let next = SiteId(self.sites.len() as u32);
-        let id = *self.ids.entry(site).or_insert(next);
+        let Self { sites, ids, latest } = self;
+        let next = sites.len() as u32;
+        let hash = |site: &Site| FxBuildHasher.hash_one(site);
+        let is_site = |&id: &u32| sites[id as usize] == site;
+        let id = *ids.entry(hash(&site), is_site, |&id| hash(&sites[id as usize])).or_insert(next).get();
         if id == next {
-            self.sites.push(site);
+            sites.push(site);
         }
         let stack = site.stack.index();
-        if self.latest.len() <= stack {
-            self.latest.resize(stack + 1, None);
+        if latest.len() <= stack {
+            latest.resize(stack + 1, NO_SITE);
         }
-        self.latest[stack] = Some(id);
-        id
+        latest[stack] = id;
+        SiteId(id)
     }
 
     pub(super) fn get(&self, id: SiteId) -> &Site {

@@ -1,6 +1,9 @@
 //! Python stacks, each distinct one once, as a tree from the outermost frame inwards.
 
-use rustc_hash::FxHashMap;
+use std::hash::BuildHasher;
+
+use hashbrown::HashTable;
+use rustc_hash::FxBuildHasher;
 
 use crate::capture::FrameRecord;
 
@@ -21,26 +24,56 @@ impl StackIndex {
     }
 }
 
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 struct Node {
     frame: FrameRecord,
     parent: StackIndex,
-    /// The child entered last: most often the one entered next.
-    last_child: StackIndex,
+}
+
+/// Which stack came after another, when last it was left for a deeper one.
+///
+/// A program does again what it has done before, so that this is most often the one that comes next; to look
+/// spares a search.
+#[derive(Default)]
+struct Successors(Vec<u32>);
+
+impl Successors {
+    #[inline]
+    fn of(&self, stack: StackIndex) -> Option<usize> {
+        self.0.get(stack.index()).map(|&number| number as usize)
+    }
+
+    fn set(&mut self, stack: StackIndex, successor: u32) {
+        if self.0.len() <= stack.index() {
+            self.0.resize(stack.index() + 1, 0);
+        }
+        self.0[stack.index()] = successor;
+    }
+}
+
+impl Node {
+    #[inline]
+    fn hash(&self) -> u64 {
+        let FrameRecord { code, offset, is_entry } = self.frame;
+        let place = u64::from(code) << 32 | u64::from(offset as u32);
+        FxBuildHasher.hash_one((place, self.parent.0 << 1 | u32::from(is_entry)))
+    }
 }
 
 /// All stacks of a capture.
 pub struct StackTree {
     /// The first node is the empty stack.
     nodes: Vec<Node>,
-    children: FxHashMap<(StackIndex, FrameRecord), StackIndex>,
+    /// The numbers of nodes, by what is in them.
+    numbers: HashTable<u32>,
+    successors: Successors,
 }
 
 impl Default for StackTree {
     fn default() -> Self {
         let frame = FrameRecord { code: 0, offset: -1, is_entry: true };
-        let root = Node { frame, parent: StackIndex::EMPTY, last_child: StackIndex::EMPTY };
-        Self { nodes: vec![root], children: FxHashMap::default() }
+        let root = Node { frame, parent: StackIndex::EMPTY };
+        Self { nodes: vec![root], numbers: HashTable::new(), successors: Successors::default() }
     }
 }
 
@@ -55,25 +88,37 @@ impl StackTree {
         self.len() == 1
     }
 
-    /// The stack with one more frame inside.
+    /// The stack with one more frame inside. `before` is the stack that the thread had before it left for `parent`, or
+    /// `parent` itself.
     #[inline]
-    pub(super) fn push(&mut self, parent: StackIndex, frame: FrameRecord) -> StackIndex {
-        let child = self.nodes[parent.index()].last_child;
-        if child != StackIndex::EMPTY && self.nodes[child.index()].frame == frame {
-            return child;
+    pub(super) fn push(&mut self, before: StackIndex, parent: StackIndex, frame: FrameRecord) -> StackIndex {
+        let node = Node { frame, parent };
+        match self.successors.of(before) {
+            Some(successor) if self.nodes[successor] == node && successor != 0 => {
+                StackIndex(successor as u32)
+            }
+            _ => self.search(before, node),
         }
-        let next = StackIndex(self.nodes.len() as u32);
-        let child = *self.children.entry((parent, frame)).or_insert(next);
-        if child == next {
-            self.nodes.push(Node { frame, parent, last_child: StackIndex::EMPTY });
+    }
+
+    fn search(&mut self, before: StackIndex, node: Node) -> StackIndex {
+        let Self { nodes, numbers, successors } = self;
+        let next = nodes.len() as u32;
+        let is_node = |&number: &u32| nodes[number as usize] == node;
+        let number = *numbers
+            .entry(node.hash(), is_node, |&number| nodes[number as usize].hash())
+            .or_insert(next)
+            .get();
+        if number == next {
+            nodes.push(node);
         }
-        self.nodes[parent.index()].last_child = child;
-        child
+        successors.set(before, number);
+        StackIndex(number)
     }
 
     /// Appends a stack whose number a file gives by its place. It is not found by [`StackTree::push`].
     pub(super) fn append(&mut self, parent: StackIndex, frame: FrameRecord) {
-        self.nodes.push(Node { frame, parent, last_child: StackIndex::EMPTY });
+        self.nodes.push(Node { frame, parent });
     }
 
     /// The stack without its `count` innermost frames; `None` where there are not so many.

@@ -4,10 +4,9 @@ use std::path::Path;
 
 use rustc_hash::FxHashMap;
 
-use super::live::LiveHeap;
+use super::heap_size::SizeFollower;
 use super::profile::{Capture, MAX_LIVE_BLOCKS, ProfileError};
 use super::replay::{Event, LimitReached, Observer, Progress, replay};
-use super::sites::{Site, Sites};
 use super::stacks::StackIndex;
 use super::tables::Tables;
 use crate::capture::{Allocator, FileFormat, Reader};
@@ -65,7 +64,7 @@ impl Statistics {
         Ok(Self {
             capture: Capture::new(path, &reader, tables),
             total: totals.total,
-            peak_memory: totals.heap.peak_bytes(),
+            peak_memory: totals.heap.size().peak_bytes(),
             n_calls: totals.heap.calls(),
             by_size,
             by_allocator,
@@ -78,8 +77,7 @@ impl Statistics {
 const SMALL: usize = 1 << 13;
 
 struct Totals {
-    heap: LiveHeap,
-    sites: Sites,
+    heap: SizeFollower,
     total: Total,
     by_allocator: [u64; Allocator::ALL.len()],
     by_small_size: Vec<u64>,
@@ -92,8 +90,7 @@ struct Totals {
 impl Default for Totals {
     fn default() -> Self {
         Self {
-            heap: LiveHeap::default(),
-            sites: Sites::default(),
+            heap: SizeFollower::default(),
             total: Total::default(),
             by_allocator: [0; _],
             by_small_size: vec![0; SMALL],
@@ -127,19 +124,16 @@ impl Totals {
 
 impl Observer for Totals {
     #[inline]
-    fn call(&mut self, event: &Event, _: &Tables) -> Result<(), LimitReached> {
+    fn foresee(&self, event: &Event) {
+        self.heap.foresee(event);
+    }
+
+    #[inline]
+    fn call(&mut self, event: &Event) -> Result<(), LimitReached> {
         if event.allocator.allocates() {
             self.count(event);
         }
-        // The heap tells only of bytes here: one site stands for all.
-        let site = Site {
-            thread: 0,
-            stack: StackIndex::EMPTY,
-            native: 0,
-            generation: 0,
-            allocator: Allocator::Malloc,
-        };
-        self.heap.follow(event, || self.sites.intern(site));
+        self.heap.follow(event);
         if self.heap.len() > MAX_LIVE_BLOCKS {
             return Err(LimitReached { what: "blocks at one time", limit: MAX_LIVE_BLOCKS });
         }

@@ -171,7 +171,16 @@ impl Temporal {
 }
 
 impl Observer for Temporal {
-    fn call(&mut self, event: &Event, _: &Tables) -> Result<(), LimitReached> {
+    #[inline]
+    fn foresee(&self, event: &Event) {
+        self.sites.fetch(event.stack);
+        match &self.view {
+            Follower::HighWater(high_water) => high_water.foresee(event),
+            Follower::Leaks(lifetimes) => lifetimes.foresee(event),
+        }
+    }
+
+    fn call(&mut self, event: &Event) -> Result<(), LimitReached> {
         self.n_calls += 1;
         let Self { sites, threads, .. } = self;
         let site = || -> SiteId {

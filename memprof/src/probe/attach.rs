@@ -1,7 +1,7 @@
 //! Places probes, with a PID filter, so that no other process gets a breakpoint: many in one link, or perf events on a kernel
 //! that has no such links.
 
-use std::{num::NonZeroU32, os::fd::OwnedFd};
+use std::{fs::File, num::NonZeroU32, os::fd::OwnedFd, sync::Arc};
 
 use aya::{
     Ebpf,
@@ -17,7 +17,7 @@ use super::{
     multi,
     plan::{Probe, Program},
 };
-use crate::target::module::Module;
+use crate::target::module::{Module, descriptor_path};
 
 /// Why a probe could not be placed.
 #[derive(Debug, thiserror::Error)]
@@ -67,9 +67,19 @@ impl Program {
 #[derive(Debug)]
 pub enum Link {
     /// Of a program in a file.
-    Multi(OwnedFd),
+    Multi(Multi),
     /// A perf event.
     Single(UProbeLink),
+}
+
+/// Many probes in a file.
+#[derive(Debug)]
+pub struct Multi {
+    /// Holds them.
+    _link: OwnedFd,
+    file: Arc<File>,
+    places: Places,
+    pid: u32,
 }
 
 /// Probes in place.
@@ -118,6 +128,28 @@ impl Programs {
             Self::Single => one_by_one(ebpf, module, probes, pid, slot),
         }
     }
+
+    /// Frees the children of a process of the breakpoints that they have inherited: that is done for whoever is not
+    /// traced when any probe at the same places is taken away (`kernel/events/uprobes.c`: `register_for_each_vma`). What is
+    /// returned is to be dropped, which takes a while. Perf events do so by themselves, at a child's first hit.
+    pub fn sweep<'a>(&self, links: impl IntoIterator<Item = &'a Link>) -> Links {
+        let Self::Multi(programs) = self else { return Links::new() };
+        let mut sweeps = Links::new();
+        for link in links {
+            let Link::Multi(Multi { file, places, pid, .. }) = link else { continue };
+            match programs.link_nothing(&descriptor_path(file), places, *pid) {
+                Ok(link) => sweeps.push(Link::Multi(Multi {
+                    _link: link,
+                    file: file.clone(),
+                    places: Places::default(),
+                    pid: *pid,
+                })),
+                // The process has ended: with it goes all that it had.
+                Err(error) => log::debug!("the children of process {pid} keep their breakpoints: {error}"),
+            }
+        }
+        sweeps
+    }
 }
 
 fn refused(program: Program, error: &ProgramError) -> AttachError {
@@ -165,7 +197,8 @@ fn together(
         let link = programs.link(program, &path, &places, pid.get()).map_err(|source| {
             AttachError::Refused { path: module.path.clone(), offset, source: source.into() }
         })?;
-        links.push(Link::Multi(link));
+        let file = module.file.clone();
+        links.push(Link::Multi(Multi { _link: link, file, places, pid: pid.get() }));
     }
     Ok(links)
 }

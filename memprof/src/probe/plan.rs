@@ -60,14 +60,16 @@ pub fn allocators(module: &Module, root: &Path) -> Plan {
     let mut plan = Plan::default();
     let definitions = symbol::definitions(module, root);
     for definition in to_probe(module, definitions) {
-        let Some(site) = place(module, &definition) else { continue };
+        let need = if definition.function == Function::Free { Need::FirstArgument } else { Need::Entry };
+        let Some(site) = place(module, definition.svma, definition.size, need) else { continue };
         let program = if definition.function == Function::Free { Program::Free } else { Program::Enter };
         let Some(file_offset) = module.file_offset(definition.svma + site.offset) else { continue };
         let function = Some(definition.function);
         if program == Program::Enter {
-            plan.probes.push(Probe { program: Program::Return, function, file_offset });
+            plan.probes.extend(call(definition.function, file_offset));
+        } else {
+            plan.probes.push(Probe { program, function, file_offset });
         }
-        plan.probes.push(Probe { program, function, file_offset });
         plan.sites.push((definition, site));
     }
     plan.is_allocator = plan.sites.iter().any(|(definition, _)| definition.function == Function::Malloc);
@@ -104,10 +106,22 @@ pub fn at(module: &Module, program: Program, avma: u64) -> Option<Probe> {
     Some(Probe { program, function: None, file_offset })
 }
 
-fn place(module: &Module, definition: &Definition) -> Option<Site> {
-    let start = usize::try_from(module.file_offset(definition.svma)?).ok()?;
-    let size = if definition.size == 0 { UNKNOWN_SIZE } else { definition.size };
+/// The probes of an interpreter's allocator function, known by its address (avma).
+pub fn python_allocator(module: &Module, function: Function, avma: u64) -> Option<[Probe; 2]> {
+    let svma = avma.wrapping_sub(module.bias);
+    let site = place(module, svma, 0, Need::Entry)?;
+    Some(call(function, module.file_offset(svma)?.checked_add(site.offset)?))
+}
+
+/// The probes of a function whose entry and return are seen.
+fn call(function: Function, file_offset: u64) -> [Probe; 2] {
+    [Program::Return, Program::Enter].map(|program| Probe { program, function: Some(function), file_offset })
+}
+
+/// Where a function of `size` bytes is probed; 0 where that is not known.
+fn place(module: &Module, svma: u64, size: u64, need: Need) -> Option<Site> {
+    let start = usize::try_from(module.file_offset(svma)?).ok()?;
+    let size = if size == 0 { UNKNOWN_SIZE } else { size };
     let end = start.saturating_add(usize::try_from(size).ok()?).min(module.data.len());
-    let need = if definition.function == Function::Free { Need::FirstArgument } else { Need::Entry };
     Some(site::choose(module.data.get(start..end)?, need))
 }

@@ -90,6 +90,17 @@ pub struct Allocators {
     pub kind: Kind,
 }
 
+impl Table {
+    /// Whether the process has the table as it is here.
+    pub fn is_unchanged(&self, memory: &impl Memory) -> bool {
+        let words = [self.context].into_iter().chain(self.functions).flat_map(u64::to_le_bytes);
+        memory.array::<RECORD>(self.address).is_ok_and(|now| now.into_iter().eq(words))
+    }
+}
+
+/// Bytes of a `PyMemAllocatorEx`.
+const RECORD: usize = 40;
+
 /// A function of the interpreter's allocators that a probe can be put on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Entry {
@@ -123,10 +134,12 @@ pub fn arena_size(version: Version) -> u64 {
 
 /// Reads the tables of a process. `image` is the interpreter's module.
 ///
+/// Before the dynamic linker has relocated the module they are what they will be then.
+///
 /// `None` where the tables cannot be found, or not be read.
 pub fn read(interpreter: &Interpreter, image: &Image<'_>, memory: &impl Memory) -> Option<Allocators> {
     let places = places(interpreter, image)?;
-    let current = |index: usize| table(memory, Domain::ALL[index], image.avma(places[index])).ok();
+    let current = |index: usize| table(image, memory, Domain::ALL[index], image.avma(places[index])).ok();
     let tables = [current(0)?, current(1)?, current(2)?];
     let initial = |index: usize| image.initial_pointer(places[index].checked_add(8)?);
     let kind =
@@ -134,18 +147,29 @@ pub fn read(interpreter: &Interpreter, image: &Image<'_>, memory: &impl Memory) 
     Some(Allocators { tables, kind })
 }
 
-fn table(memory: &impl Memory, domain: Domain, address: u64) -> io::Result<Table> {
-    let word = |index: u64| memory.u64(address.wrapping_add(8 * index));
-    Ok(Table { domain, address, context: word(0)?, functions: [word(1)?, word(2)?, word(3)?, word(4)?] })
+fn table(image: &Image<'_>, memory: &impl Memory, domain: Domain, address: u64) -> io::Result<Table> {
+    let place = |index: u64| address.wrapping_add(8 * index);
+    let function = |index: u64| {
+        let now = memory.u64(place(index))?;
+        let initial = || image.initial_pointer(image.svma(place(index)));
+        // No function is at 0, nor where the file states it to be when the file is mapped elsewhere.
+        let is_relocated = now != 0 && (image.module().bias == 0 || !is_code(image, now));
+        Ok::<_, io::Error>(if is_relocated { now } else { initial().unwrap_or(now) })
+    };
+    let functions = [function(1)?, function(2)?, function(3)?, function(4)?];
+    Ok(Table { domain, address, context: memory.u64(place(0))?, functions })
+}
+
+fn is_code(image: &Image<'_>, svma: u64) -> bool {
+    image.code().iter().any(|range| range.contains(&svma))
 }
 
 /// Where the three tables are in the file.
 fn places(interpreter: &Interpreter, image: &Image<'_>) -> Option<[u64; 3]> {
-    /// Bytes of a `PyMemAllocatorEx`.
-    const RECORD: u64 = 40;
     if let Some(offset) = interpreter.offsets.state.runtime_allocators {
         let raw = image.svma(interpreter.runtime).checked_add(offset)?;
-        return Some([raw, raw.checked_add(RECORD)?, raw.checked_add(2 * RECORD)?]);
+        let record = RECORD as u64;
+        return Some([raw, raw.checked_add(record)?, raw.checked_add(2 * record)?]);
     }
     let place = |name: &str, function: &str| {
         image.symbol(name).map(|symbol| symbol.svma).or_else(|| table_used_by(image, image.symbol(function)?))
@@ -212,7 +236,7 @@ impl Reference<'_> {
         if memory.u8(context).ok()? != b'o' {
             return None;
         }
-        let inner = table(memory, Domain::Object, context.checked_add(8)?).ok()?;
+        let inner = table(self.image, memory, Domain::Object, context.checked_add(8)?).ok()?;
         match self.plain(inner.context, inner.functions[0])? {
             Kind::Pymalloc => Some(Kind::PymallocDebug),
             Kind::Malloc => Some(Kind::MallocDebug),
@@ -247,7 +271,7 @@ impl Reference<'_> {
         if malloc == self.object {
             return Some(if free_threaded { Kind::Mimalloc } else { Kind::Pymalloc });
         }
-        let own = self.image.code().iter().any(|range| range.contains(&svma));
-        (own && context == 0 && self.interpreter.version.minor() >= 13).then_some(Kind::Mimalloc)
+        (is_code(self.image, svma) && context == 0 && self.interpreter.version.minor() >= 13)
+            .then_some(Kind::Mimalloc)
     }
 }

@@ -54,10 +54,15 @@ pub struct Module {
     pub data: Arc<Mmap>,
 }
 
+/// A path that names an opened file, whatever has become of its real path.
+pub fn descriptor_path(file: &File) -> PathBuf {
+    PathBuf::from(format!("/proc/self/fd/{}", file.as_raw_fd()))
+}
+
 impl Module {
     /// A path that names the opened file, whatever has become of its real path.
     pub fn descriptor_path(&self) -> PathBuf {
-        PathBuf::from(format!("/proc/self/fd/{}", self.file.as_raw_fd()))
+        descriptor_path(&self.file)
     }
 
     /// The offset in the file of an address stated in it, if a segment has it.

@@ -20,9 +20,10 @@ use nix::{
     poll::{PollFd, PollFlags, PollTimeout, poll},
     sys::{
         eventfd::{EfdFlags, EventFd},
-        signal::{SigSet, Signal},
+        signal::{SigSet, Signal, kill},
         signalfd::{SfdFlags, SignalFd},
     },
+    unistd::Pid,
 };
 use tokio::sync::mpsc as async_mpsc;
 
@@ -155,8 +156,13 @@ pub enum SuperviseError {
 /// Starts a program under supervision. It does not run until its first [`Notice::Exec`] is answered. With `follow` the
 /// processes that it makes are supervised as well.
 ///
-/// SIGCHLD must be blocked in every thread of this process.
+/// SIGCHLD must be blocked in every thread of this process. To be called before the first thread is made: from here on the
+/// terminal's stop signal is left to the program. This process stops when the program has, since a supervisor that stood
+/// still first could not let the program take the signal.
 pub fn start(command: Command, follow: bool) -> Result<Supervisor, LaunchError> {
+    let mut stop = SigSet::empty();
+    stop.add(Signal::SIGTSTP);
+    stop.thread_block().map_err(io::Error::from)?;
     let watch = if follow { Watch::Descendants } else { Watch::Itself };
     supervisor(move || {
         let waiting = launch::fork_waiting(&command)?;
@@ -322,10 +328,15 @@ impl Supervision {
             Change::Signal(signal) if self.released => ptrace::detach(tid, signal),
             Change::Signal(signal) => ptrace::go_on(tid, signal),
             _ if self.released => ptrace::detach(tid, 0),
-            Change::GroupStop(_) => {
+            Change::GroupStop(signal) => {
                 // The task stays stopped, and is told of its continuation.
                 self.tasks.known.insert(tid);
                 ptrace::listen(tid);
+                let by_terminal = matches!(signal, libc::SIGTSTP | libc::SIGTTIN | libc::SIGTTOU);
+                if by_terminal && self.tasks.program == Some(tid) {
+                    // Whoever waits for this process, a shell, sees the job stopped, and continues both.
+                    let _ = kill(Pid::this(), Signal::SIGSTOP);
+                }
             }
             Change::Event(libc::PTRACE_EVENT_EXEC) => {
                 self.tasks.started = None;

@@ -54,6 +54,10 @@ pub enum DriveError {
     /// The program did not start.
     #[error(transparent)]
     Launch(#[from] LaunchError),
+    /// What was wanted of the program cannot be seen unless it is started with `PYTHONMALLOC=malloc`. Nothing of it has
+    /// run, and nothing of it is left.
+    #[error("{0}: start it with PYTHONMALLOC=malloc")]
+    WantsMalloc(String),
     /// A system call failed.
     #[error("cannot wait for events: {0}")]
     Wait(#[from] io::Error),
@@ -151,14 +155,19 @@ async fn first_end(ends: &[(u16, AsyncFd<OwnedFd>)]) -> u16 {
 /// Traces supervised processes and those that they make until all have ended, the time is up, or a signal comes. `slots`
 /// are the processes that are traced already. Signals go to the started program, while there is one. Returns how that
 /// has ended.
+///
+/// A started program that `may_start_anew` is ended again before it has begun if what is wanted of it can be seen only
+/// with another allocator ([`DriveError::WantsMalloc`]).
 pub async fn supervised(
     recording: &mut Recording,
     mut supervisor: Supervisor,
     slots: BTreeMap<i32, u16>,
     signals: &mut Signals,
     pace: Pace,
+    may_start_anew: bool,
     progress: &mut dyn Progress,
 ) -> Result<(Vec<Finished>, Option<Ending>), DriveError> {
+    let mut may_start_anew = may_start_anew;
     let mut family = Family { slots };
     let mut running = supervisor.program;
     let mut ending = None;
@@ -169,6 +178,7 @@ pub async fn supervised(
             biased;
             notice = supervisor.notices.recv() => match notice {
                 Some(Notice::Born { pid, parent, shares_memory }) => {
+                    may_start_anew = false;
                     family.take_in(recording, pid, progress)?;
                     if shares_memory {
                         family.borrow(recording, pid, parent);
@@ -176,13 +186,21 @@ pub async fn supervised(
                     supervisor.resume(pid);
                 }
                 Some(Notice::Exec { pid, former }) => {
+                    may_start_anew &= family.slots.is_empty();
                     family.exec(recording, pid, former, running, progress)?;
+                    let slot = family.slots.get(&pid).filter(|_| may_start_anew);
+                    if let Some(unseen) = slot.and_then(|slot| recording.unseen_without_malloc(*slot)) {
+                        return Err(withdraw(recording, supervisor, unseen).await);
+                    }
                     supervisor.resume(pid);
                 }
                 Some(Notice::Held { tid }) => {
                     recording.drain_all()?;
                     for slot in recording.take_modules_changed() {
                         look(recording, slot, progress)?;
+                        if may_start_anew && let Some(unseen) = recording.unseen_without_malloc(slot) {
+                            return Err(withdraw(recording, supervisor, unseen).await);
+                        }
                     }
                     supervisor.resume(tid);
                 }
@@ -283,6 +301,17 @@ impl Family {
             }
         }
     }
+}
+
+/// Ends a started program that is held before it has begun, and leaves no capture of it.
+async fn withdraw(recording: &mut Recording, mut supervisor: Supervisor, unseen: String) -> DriveError {
+    recording.discard();
+    if let Some(program) = supervisor.program {
+        // SAFETY: a plain system call; the child has not been waited for by anyone else.
+        unsafe { libc::kill(program, libc::SIGKILL) };
+    }
+    while supervisor.notices.recv().await.is_some() {}
+    DriveError::WantsMalloc(unseen)
 }
 
 fn look(recording: &mut Recording, slot: u16, progress: &mut dyn Progress) -> Result<(), TraceError> {

@@ -34,6 +34,8 @@ pub enum Event<'a> {
     ModulesChanged(Header),
     /// The process runs another program from here on.
     Exec(Header),
+    /// The process has a child that has inherited its breakpoints.
+    Fork(Header),
 }
 
 /// The Python frames of a stack record.
@@ -101,6 +103,7 @@ pub fn decode(record: &[u8]) -> Option<Event<'_>> {
         Kind::ThreadEnd => Event::ThreadEnd(take(record)?.0),
         Kind::ModulesChanged => Event::ModulesChanged(take::<Outcome>(record)?.0.header),
         Kind::Exec => Event::Exec(take::<Outcome>(record)?.0.header),
+        Kind::Fork => Event::Fork(take::<Outcome>(record)?.0.header),
     })
 }
 

@@ -19,7 +19,7 @@ use super::{
 };
 use crate::{
     probe::{
-        attach::{AttachError, Links, Programs},
+        attach::{AttachError, Link, Links, Programs},
         plan::Probe,
     },
     target::module::Module,
@@ -159,6 +159,11 @@ impl Kernel {
         self.programs.attach(&mut self.ebpf, module, probes, pid, slot)
     }
 
+    /// See [`Programs::sweep`].
+    pub fn sweep<'a>(&self, links: impl IntoIterator<Item = &'a Link>) -> Links {
+        self.programs.sweep(links)
+    }
+
     /// Takes a free slot for a process.
     pub fn take_slot(&mut self, tgid: u32) -> Result<u16, KernelError> {
         let slot = self.used.iter().position(|used| !used).ok_or(KernelError::TooManyProcesses)?;
@@ -210,8 +215,11 @@ impl Kernel {
 }
 
 /// Programs on raw tracepoints, with their tracepoints.
-const TRACEPOINTS: [(&str, &str); 2] =
-    [("thread_exit", "sched_process_exit"), ("process_exec", "sched_process_exec")];
+const TRACEPOINTS: [(&str, &str); 3] = [
+    ("thread_exit", "sched_process_exit"),
+    ("process_exec", "sched_process_exec"),
+    ("process_fork", "task_newtask"),
+];
 
 fn attach_tracepoint(ebpf: &mut Ebpf, program: &str, tracepoint: &str) -> Result<(), ProgramError> {
     let program: &mut RawTracePoint = ebpf.program_mut(program).ok_or(ProgramError::NotLoaded)?.try_into()?;

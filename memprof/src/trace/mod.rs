@@ -10,6 +10,7 @@ pub mod losses;
 pub mod misses;
 pub mod native;
 pub mod newcomers;
+pub mod python_allocators;
 pub mod recording;
 pub mod release;
 pub mod rss;

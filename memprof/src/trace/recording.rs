@@ -18,13 +18,14 @@ use super::{
     event::{self, Event},
     finish::Finisher,
     kernel::{self, Kernel, KernelError, Settings},
+    python_allocators::{self, PythonAllocators},
     session::{Finished, Output, Session},
 };
 use crate::{
     capture::WriteError,
     probe::{
         attach::{AttachError, Links},
-        plan::{self, Plan, Program},
+        plan::{self, Plan, Probe, Program},
     },
     python::{
         image,
@@ -85,6 +86,8 @@ pub struct Options {
     pub pause: bool,
     /// Take stacks at all.
     pub stacks: bool,
+    /// See the calls of Python's own allocators, and not what these call.
+    pub python_allocators: bool,
     /// Bytes of kernel memory for unwind tables; less than 8 MiB is taken as that.
     pub unwind_memory: u64,
 }
@@ -115,10 +118,27 @@ struct Traced {
     planned: HashSet<FileId>,
     /// The files that hand out memory, with the code whose mappings are the allocator's own.
     allocators: Vec<(FileId, Option<Range>)>,
+    python_allocators: Option<PythonAllocators>,
+    /// Where the interpreter's allocators are probed: file, and place in it.
+    python_probes: HashSet<(FileId, u64)>,
     /// A supervisor answers signals of the kernel side.
     supervised: bool,
     /// Where the kernel's mapping `[uprobes]` begins, once it is there.
     trampoline: Option<u64>,
+    /// It has children that nobody traces and that have inherited its breakpoints.
+    has_forked: bool,
+}
+
+impl Traced {
+    fn unseen_python_allocations(&self) -> Option<String> {
+        let version = self.session.python.as_ref()?.version;
+        let inlining = self.python_allocators.as_ref()?.inlining().filter(|found| !found.is_complete())?;
+        Some(format!(
+            "CPython {version} has its allocators inlined at {} of the {} places that use them, where small objects are made unseen",
+            inlining.inlined,
+            inlining.inlined + inlining.called,
+        ))
+    }
 }
 
 /// What a look at a process's modules has brought.
@@ -186,14 +206,17 @@ impl Recording {
                 return Err(TraceError::Output(error));
             }
         };
-        let session = Session::new(process, output);
+        let session = Session::new(process, output, self.options.python_allocators);
         let traced = Traced {
             session,
             links: HashMap::new(),
             planned: HashSet::new(),
             allocators: Vec::new(),
+            python_allocators: None,
+            python_probes: HashSet::new(),
             supervised,
             trampoline: None,
+            has_forked: false,
         };
         self.traced.insert(slot, traced);
         Ok(slot)
@@ -288,7 +311,7 @@ impl Recording {
                 continue;
             }
             let links = self.kernel.attach(&module, &plan.probes, target, slot);
-            let links = links.map_err(|error| gone_or(traced, error))?;
+            let links = links.map_err(|error| gone_or(&traced.session, error))?;
             traced.links.entry(module.id).or_default().extend(links);
             if plan.is_allocator {
                 found.allocators.push((module.path.clone(), plan));
@@ -296,7 +319,66 @@ impl Recording {
         }
         let is_new = traced.session.set_modules(modules, mappings)?;
         self.kernel.misses.looked(slot, is_new, Instant::now());
+        self.look_at_python_allocators(slot)?;
+        if let Some(traced) = self.traced.get(&slot).filter(|_| found.python.is_some())
+            && !traced.supervised
+            && let Some(unseen) = traced.unseen_python_allocations()
+        {
+            found.warnings.push(format!("{unseen}: started with PYTHONMALLOC=malloc it shows all"));
+        }
         Ok(found)
+    }
+
+    /// Looks at the allocators of a process's interpreter, and probes what is new among them if that is wanted.
+    fn look_at_python_allocators(&mut self, slot: u16) -> Result<(), TraceError> {
+        let probed = self.options.python_allocators;
+        let Some(traced) = self.traced.get_mut(&slot) else { return Ok(()) };
+        let Some(python) = &traced.session.python else { return Ok(()) };
+        let pid = traced.session.process.pid;
+        let modules = traced.session.modules();
+        let mut wanted: Vec<(&Module, Vec<Probe>)> = Vec::new();
+        if traced.python_allocators.is_none() {
+            traced.python_allocators = PythonAllocators::of(pid);
+            if probed && traced.supervised {
+                wanted.extend(python_allocators::holds(python, modules));
+            }
+        }
+        let Some(allocators) = &mut traced.python_allocators else { return Ok(()) };
+        let is_new = allocators.look(python, modules, probed);
+        if is_new && probed {
+            let entries = allocators.entries().into_iter();
+            wanted.extend(entries.filter_map(|entry| python_allocators::probes(modules, entry)));
+        }
+        let target = NonZeroU32::new(pid as u32).ok_or(TargetError::NoSuchProcess(pid))?;
+        for (module, probes) in wanted {
+            // An earlier program of the process may have had the same interpreter.
+            let places = &mut traced.python_probes;
+            let is_new = probes.iter().filter(|probe| places.insert((module.id, probe.file_offset))).count();
+            if is_new == 0 {
+                continue;
+            }
+            let links = self.kernel.attach(module, &probes, target, slot);
+            let links = links.map_err(|error| gone_or(&traced.session, error))?;
+            traced.links.entry(module.id).or_default().extend(links);
+        }
+        if is_new {
+            let kind = allocators.kind();
+            traced.session.allocator_found(python_allocators::named(kind))?;
+        }
+        Ok(())
+    }
+
+    /// What of the Python allocators' calls no probe can see, in words.
+    pub fn unseen(&self, slot: u16) -> Option<String> {
+        self.traced.get(&slot)?.unseen_python_allocations()
+    }
+
+    /// The same of a program that has not begun to allocate, where all would be seen if it used the C library's allocator
+    /// instead. A free-threaded interpreter refuses to.
+    pub fn unseen_without_malloc(&self, slot: u16) -> Option<String> {
+        let session = &self.traced.get(&slot)?.session;
+        let may_change = session.python.as_ref()?.offsets.walk.free_threaded == 0 && session.is_empty();
+        if may_change { self.unseen(slot) } else { None }
     }
 
     /// Whether anything of the process can be seen.
@@ -318,6 +400,8 @@ impl Recording {
                 Some(Event::ModulesChanged(Header { slot, .. })) => note(&mut self.modules_changed, slot),
                 // A supervisor tells of it, while the process stands still.
                 Some(Event::Exec(_)) if traced.supervised => {}
+                // A supervisor has the children traced.
+                Some(Event::Fork(_)) => traced.has_forked = !traced.supervised,
                 Some(Event::Exec(header)) => exec = Some(header),
                 Some(event) => traced.session.take(event)?,
                 None => traced.session.malformed(),
@@ -351,7 +435,18 @@ impl Recording {
 
     /// Samples the resident size of every process, and makes what was written readable.
     pub fn sample(&mut self) -> Result<(), TraceError> {
+        let slots: Vec<u16> = self.traced.keys().copied().collect();
+        for slot in slots {
+            match self.look_at_python_allocators(slot) {
+                // Its end is told in its own way.
+                Ok(()) | Err(TraceError::Target(TargetError::WentAway(_))) => {}
+                Err(error) => return Err(error),
+            }
+        }
         for (slot, traced) in &mut self.traced {
+            if std::mem::take(&mut traced.has_forked) {
+                self.detacher.detach(None, self.kernel.sweep(traced.links.values().flatten()));
+            }
             traced.session.sample()?;
             traced.session.flush()?;
             if traced.trampoline.is_none() && traced.session.has_begun() {
@@ -374,18 +469,23 @@ impl Recording {
         self.borrowers.remove(&slot);
         self.kernel.misses.forget(slot);
         let counters = self.kernel.take_counters(slot)?;
+        let unseen = traced.unseen_python_allocations();
         traced.planned.clear();
         traced.allocators.clear();
+        traced.python_allocators = None;
         traced.trampoline = None;
         if !same_task {
+            traced.python_probes.clear();
             let links = std::mem::take(&mut traced.links);
             self.detacher.detach(None, links.into_values().flatten().collect());
         }
         let process = traced.session.process.with_new_program().map_err(TargetError::from)?;
         let is_used = traced.session.set_aside()?;
         let output = self.captures.create(&process).map_err(TraceError::Output)?;
-        let old = std::mem::replace(&mut traced.session, Session::new(process, output));
+        let new = Session::new(process, output, self.options.python_allocators);
+        let mut old = std::mem::replace(&mut traced.session, new);
         if is_used {
+            old.unseen = unseen;
             self.finisher.finish(old, counters);
         }
         Ok(())
@@ -403,8 +503,18 @@ impl Recording {
         self.borrowers.remove(&slot);
         self.kernel.tables.remove(slot);
         self.kernel.misses.forget(slot);
-        self.finisher.finish(traced.session, counters);
+        let unseen = traced.unseen_python_allocations();
+        let mut session = traced.session;
+        session.unseen = unseen;
+        self.finisher.finish(session, counters);
         Ok(())
+    }
+
+    /// Forgets all processes and removes their captures.
+    pub fn discard(&mut self) {
+        for (_, traced) in self.traced.drain() {
+            traced.session.discard();
+        }
     }
 
     /// Ends all captures.
@@ -490,7 +600,7 @@ fn find_trampoline(process: &Process) -> Option<u64> {
 }
 
 /// A probe that cannot be placed because the process is no more is no fault of the probe.
-fn gone_or(traced: &Traced, error: AttachError) -> TraceError {
-    let process = &traced.session.process;
+fn gone_or(session: &Session, error: AttachError) -> TraceError {
+    let process = &session.process;
     if process.has_ended() { TargetError::WentAway(process.pid).into() } else { error.into() }
 }

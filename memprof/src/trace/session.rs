@@ -18,10 +18,15 @@ use super::{
 };
 use crate::{
     capture::{
-        self, Allocator, Extension, FileFormat, Header, Loss, PythonAllocator, Sink, Summary, Target,
-        Version as CaptureVersion, WriteError, Writer,
+        self, AggregatingWriter, Allocator, Extension, FileFormat, Header, Loss, PythonAllocator, Sink,
+        Summary, Target, Version as CaptureVersion, WriteError, Writer,
     },
-    python::{interpreter::Interpreter, version::Version},
+    python::{
+        interpreter::Interpreter,
+        memory::ProcessMemory,
+        paths::{self, SearchPaths},
+        version::Version,
+    },
     target::{Process, container, maps::Mapping, module::Module},
 };
 use memprof_common::{
@@ -39,6 +44,8 @@ pub struct Output {
     pub path: PathBuf,
     /// The version of the format.
     pub version: CaptureVersion,
+    /// Sums of what lived at the peak and at the end, instead of all calls.
+    pub aggregate: bool,
     /// Compress the finished file.
     pub compress: bool,
     /// Native stacks too; where it is not said, for a program without a Python interpreter.
@@ -78,6 +85,8 @@ pub struct Finished {
     pub bytes: u64,
     /// What was lost or cut.
     pub losses: Vec<Loss>,
+    /// What was wanted and cannot be seen, in words.
+    pub unseen: Option<String>,
 }
 
 /// A traced process.
@@ -86,6 +95,8 @@ pub struct Session {
     pub process: Process,
     /// Its interpreter, once one was found.
     pub python: Option<Interpreter>,
+    python_allocator: PythonAllocator,
+    python_allocators_probed: bool,
     command_line: String,
     /// Looked up at the beginning: at the end the container may be gone.
     container: Option<String>,
@@ -103,6 +114,8 @@ pub struct Session {
     allocations: u64,
     bytes: u64,
     own_losses: OwnLosses,
+    /// What was wanted and cannot be seen, in words.
+    pub unseen: Option<String>,
 }
 
 /// A capture that is being written.
@@ -116,13 +129,15 @@ struct Open {
 impl Session {
     /// Begins with a process. The capture is begun with the first event: until then the interpreter, which its head
     /// names, may not have been loaded.
-    pub fn new(process: Process, output: Output) -> Self {
+    pub fn new(process: Process, output: Output, python_allocators_probed: bool) -> Self {
         Self {
             command_line: process.command_line(),
             container: container::of_process(process.pid),
             resident: ResidentSize::open(process.pid).ok(),
             process,
             python: None,
+            python_allocator: PythonAllocator::Other,
+            python_allocators_probed,
             start_ms: now_ms(),
             output,
             sink: None,
@@ -135,7 +150,18 @@ impl Session {
             allocations: 0,
             bytes: 0,
             own_losses: OwnLosses::default(),
+            unseen: None,
         }
+    }
+
+    /// Whether nothing was allocated yet.
+    pub fn is_empty(&self) -> bool {
+        self.allocations == 0
+    }
+
+    /// Ends without a capture.
+    pub fn discard(self) {
+        self.remove_file();
     }
 
     /// The process runs another program: the file gives up its name to that program's capture. Returns false where nothing
@@ -198,11 +224,26 @@ impl Session {
 
     /// Its interpreter has been found.
     pub fn interpreter_found(&mut self, python: Interpreter) -> Result<(), WriteError> {
-        if let Some(open) = &mut self.sink {
-            open.sink.set_python_version(python.version.0)?;
-        }
         self.python = Some(python);
-        Ok(())
+        self.interpreter_changed()
+    }
+
+    /// Its interpreter's objects come from this allocator.
+    pub fn allocator_found(&mut self, allocator: PythonAllocator) -> Result<(), WriteError> {
+        self.python_allocator = allocator;
+        self.interpreter_changed()
+    }
+
+    fn interpreter_changed(&mut self) -> Result<(), WriteError> {
+        match (&mut self.sink, &self.python) {
+            (Some(open), Some(python)) => open.sink.set_interpreter(python.version.0, self.python_allocator),
+            _ => Ok(()),
+        }
+    }
+
+    /// What the process had mapped at the last look.
+    pub fn modules(&self) -> &[Module] {
+        &self.modules
     }
 
     /// Takes one event.
@@ -227,7 +268,7 @@ impl Session {
             Event::Code(code) => self.code(&code),
             Event::Thread(thread) | Event::ThreadEnd(thread) => self.thread(&thread),
             // What these ask for is done by the recording.
-            Event::ModulesChanged(_) | Event::Exec(_) => Ok(()),
+            Event::ModulesChanged(_) | Event::Exec(_) | Event::Fork(_) => Ok(()),
         }
     }
 
@@ -393,6 +434,7 @@ impl Session {
             allocations: self.allocations,
             bytes: self.bytes,
             losses,
+            unseen: self.unseen,
         }))
     }
 
@@ -411,8 +453,12 @@ impl Session {
             let file = self.output.file.try_clone();
             let file = file.map_err(|source| WriteError::Write { path: path.clone(), source })?;
             let header = self.header(native);
-            let mut open =
-                Open { sink: Box::new(Writer::create(file, path, header)?), native, generation: 0 };
+            let sink: Box<dyn Sink + Send> = if self.output.aggregate {
+                Box::new(AggregatingWriter::create(file, path, header)?)
+            } else {
+                Box::new(Writer::create(file, path, header)?)
+            };
+            let mut open = Open { sink, native, generation: 0 };
             let resident = self.resident.as_ref().and_then(ResidentSize::read).unwrap_or(0);
             open.sink.sample_memory(resident, now_ms())?;
             if native {
@@ -427,7 +473,16 @@ impl Session {
             .ok_or_else(|| WriteError::Write { path: path.clone(), source: io::ErrorKind::NotFound.into() })
     }
 
+    /// Where the interpreter looks for modules; nothing where it has not come so far yet.
+    fn search_paths(&self) -> Option<SearchPaths> {
+        let pid = self.process.pid;
+        let directory = fs::read_link(format!("/proc/{pid}/cwd")).ok()?;
+        let memory = ProcessMemory::open(pid as u32).ok()?;
+        Some(paths::read(self.python.as_ref()?, &memory, &directory))
+    }
+
     fn header(&self, native: bool) -> Header {
+        let paths = self.search_paths().unwrap_or_default();
         let python = self.python.as_ref().map(|python| python.version);
         Header {
             version: self.output.version,
@@ -443,16 +498,12 @@ impl Session {
             pid: self.process.pid,
             main_tid: self.process.pid as u64,
             skipped_frames: 0,
-            python_allocator: if python.is_some() {
-                PythonAllocator::Pymalloc
-            } else {
-                PythonAllocator::Other
-            },
-            trace_python_allocators: false,
+            python_allocator: self.python_allocator,
+            trace_python_allocators: self.python_allocators_probed,
             track_object_lifetimes: false,
-            libdest: String::new(),
-            site_packages: Vec::new(),
-            sys_path: Vec::new(),
+            libdest: paths.standard_library,
+            site_packages: paths.site_packages,
+            sys_path: paths.sys_path,
         }
     }
 }

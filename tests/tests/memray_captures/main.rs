@@ -1,5 +1,6 @@
 //! Captures made by memray: memprof's reports say of them what memray's own reports say.
 
+mod aggregating;
 mod ours;
 
 use std::collections::{BTreeMap, HashSet};

@@ -3,6 +3,7 @@
 mod linker;
 mod mounts;
 mod packages;
+mod site;
 mod venv;
 
 use std::{
@@ -28,6 +29,8 @@ pub struct TestEnvironments {
     pub memray_119: PathBuf,
     /// The root of an unpacked CPython 3.14.
     pub python_314: PathBuf,
+    /// The folder of the folders with packages for each version of CPython, and of those for any.
+    pub sites: PathBuf,
 }
 
 pub fn main(arguments: &Arguments) -> anyhow::Result<()> {
@@ -54,8 +57,10 @@ pub fn for_tests() -> anyhow::Result<TestEnvironments> {
     linker::provide()?;
     mounts::provide()?;
     let venvs = workspace().join("target/test-venvs");
+    let newest = memray(&venvs, "1.20.0")?;
     let environments = TestEnvironments {
-        memray: memray(&venvs, "1.20.0")?,
+        sites: site::provide(&workspace().join("target/test-sites"), &newest.join("bin/python"))?,
+        memray: newest,
         memray_119: memray(&venvs, "1.19.3")?,
         python_314: python314::unpack(&workspace().join("target/test-pythons"))?,
     };

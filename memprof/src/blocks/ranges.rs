@@ -7,21 +7,21 @@ use std::collections::BTreeMap;
 
 /// A piece of what was mapped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Piece<T> {
-    pub(super) begin: u64,
-    pub(super) end: u64,
-    pub(super) value: T,
+pub(crate) struct Piece<T> {
+    pub(crate) begin: u64,
+    pub(crate) end: u64,
+    pub(crate) value: T,
 }
 
 impl<T> Piece<T> {
-    pub(super) fn size(&self) -> u64 {
+    pub(crate) fn size(&self) -> u64 {
         self.end - self.begin
     }
 }
 
 /// What unmapping did to a piece.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Cut {
+pub(crate) enum Cut {
     /// Nothing of it is left.
     Whole,
     /// One piece is left.
@@ -31,32 +31,34 @@ pub(super) enum Cut {
 }
 
 /// All pieces that are mapped.
-pub(super) struct Ranges<T> {
+pub(crate) struct Ranges<T> {
     /// In place `k` the pieces of `2^k` to `2^(k+1) - 1` bytes, by their begin and a number.
     classes: [BTreeMap<(u64, u64), Piece<T>>; 64],
     next: u64,
+    len: usize,
     met: Vec<(usize, (u64, u64))>,
 }
 
 impl<T> Default for Ranges<T> {
     fn default() -> Self {
-        Self { classes: std::array::from_fn(|_| BTreeMap::new()), next: 0, met: Vec::new() }
+        Self { classes: std::array::from_fn(|_| BTreeMap::new()), next: 0, len: 0, met: Vec::new() }
     }
 }
 
 impl<T: Clone> Ranges<T> {
     /// Adds a range; none of no bytes. One that goes beyond the last address is cut there.
-    pub(super) fn map(&mut self, begin: u64, size: u64, value: T) {
+    pub(crate) fn map(&mut self, begin: u64, size: u64, value: T) {
         let end = begin.saturating_add(size);
         if let Some(class) = (end - begin).checked_ilog2() {
             self.classes[class as usize].insert((begin, self.next), Piece { begin, end, value });
             self.next += 1;
+            self.len += 1;
         }
     }
 
     /// Cuts a range out of all pieces. `cut` is told of each piece that was met, of what became of it, and of how
     /// many bytes it lost. What it returns, the rest of the piece carries on.
-    pub(super) fn unmap(&mut self, begin: u64, size: u64, mut cut: impl FnMut(&Piece<T>, Cut, u64) -> T) {
+    pub(crate) fn unmap(&mut self, begin: u64, size: u64, mut cut: impl FnMut(&Piece<T>, Cut, u64) -> T) {
         let end = begin.saturating_add(size);
         self.met.clear();
         for (class, pieces) in self.classes.iter().enumerate() {
@@ -72,6 +74,7 @@ impl<T: Clone> Ranges<T> {
         self.met.sort_unstable_by_key(|&(_, (_, number))| number);
         for (class, key) in std::mem::take(&mut self.met) {
             let Some(piece) = self.classes[class].remove(&key) else { continue };
+            self.len -= 1;
             let lost = piece.end.min(end) - piece.begin.max(begin);
             let before = (piece.begin < begin).then_some((piece.begin, begin));
             let after = (piece.end > end).then_some((end, piece.end));
@@ -87,8 +90,13 @@ impl<T: Clone> Ranges<T> {
         }
     }
 
+    /// The number of pieces.
+    pub(crate) fn len(&self) -> usize {
+        self.len
+    }
+
     /// Every piece, in no particular order.
-    pub(super) fn iter(&self) -> impl Iterator<Item = &Piece<T>> {
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &Piece<T>> {
         self.classes.iter().flat_map(BTreeMap::values)
     }
 }

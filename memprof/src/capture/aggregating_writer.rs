@@ -1,0 +1,235 @@
+//! Writes what lives at the peak and at the end of a recording, by place, as memray does with `--aggregate`.
+//!
+//! Code objects, stacks and samples are written as they come; memray's reader asks only that those of one kind
+//! come in their order. The sums follow at the end, so that the file is as large as there are different places, however
+//! many calls there were. A recording that is cut off leaves no sums.
+
+use std::fs::File;
+use std::path::Path;
+
+use rustc_hash::FxHashMap;
+
+use super::aggregation::{Aggregation, Held, Place};
+use super::encoding::{put_cstr, put_delta, put_svarint, put_varint};
+use super::header::{FileFormat, Header};
+use super::interning::{CodeTable, NativeTable, StackTable};
+use super::output::Output;
+use super::sink::{CodeId, CodeObject, Module, NativeId, PythonFrame, Sink, StackId, Summary, WriteError};
+use super::tokens::{self, aggregated};
+use super::writer::{put_code, put_modules};
+use super::{Allocator, Extension};
+
+/// Writes an aggregated capture.
+pub struct AggregatingWriter {
+    output: Output,
+    native_traces: bool,
+    n_calls: u64,
+    codes: CodeTable,
+    stacks: StackTable,
+    /// The numbers of frames, from 0.
+    frames: FxHashMap<PythonFrame, u64>,
+    natives: NativeTable,
+    generation: u32,
+    aggregation: Aggregation,
+    /// The thread that the file says is the current one; it matters for names alone.
+    thread: Option<u64>,
+    last_ip: u64,
+    last_native: u64,
+    last_line: u64,
+}
+
+impl AggregatingWriter {
+    /// Begins a capture in an empty `file` that is open for reading and writing and stands at `path`.
+    pub fn create(file: File, path: &Path, header: Header) -> Result<Self, WriteError> {
+        let file_format = FileFormat::AggregatedAllocations;
+        let header = Header { file_format, n_allocations: 0, n_frames: 0, ..header };
+        Ok(Self {
+            output: Output::create(file, path, &header)?,
+            native_traces: header.native_traces,
+            n_calls: 0,
+            codes: CodeTable::default(),
+            stacks: StackTable::default(),
+            frames: FxHashMap::default(),
+            natives: NativeTable::default(),
+            generation: 0,
+            aggregation: Aggregation::default(),
+            thread: None,
+            last_ip: 0,
+            last_native: 0,
+            last_line: 0,
+        })
+    }
+
+    /// Ends the capture at `end_ms`, in milliseconds since the epoch.
+    pub fn finish(
+        mut self,
+        end_ms: i64,
+        extension: &Extension,
+        compress: bool,
+    ) -> Result<Summary, WriteError> {
+        for (place, at_peak, at_end) in std::mem::take(&mut self.aggregation).into_totals() {
+            if at_peak.count != 0 || at_end.count != 0 {
+                put_aggregate(self.output.buffer(), &place, at_peak, at_end);
+                self.output.record_done()?;
+            }
+        }
+        self.output.buffer().push(aggregated::AGGREGATED_TRAILER);
+        // The head of an aggregated capture has no number of calls.
+        let summary = self.output.finish(0, end_ms, extension, compress)?;
+        Ok(Summary { n_allocations: self.n_calls, ..summary })
+    }
+
+    /// Writes the stacks that the file does not have yet.
+    fn put_stacks(&mut self, known: usize) -> Result<(), WriteError> {
+        for node in self.stacks.nodes_from(known) {
+            let next = self.frames.len() as u64;
+            let number = *self.frames.entry(node.frame).or_insert(next);
+            let out = self.output.buffer();
+            if number == next {
+                out.push(aggregated::PYTHON_FRAME_INDEX);
+                put_varint(out, number);
+                put_varint(out, u64::from(node.frame.code.number()));
+                put_svarint(out, i64::from(node.frame.offset));
+                out.push(u8::from(node.frame.is_entry));
+            }
+            out.push(aggregated::PYTHON_TRACE_INDEX);
+            put_varint(out, number);
+            put_varint(out, u64::from(node.parent.number()));
+            self.output.record_done()?;
+        }
+        Ok(())
+    }
+}
+
+impl Sink for AggregatingWriter {
+    fn set_python_version(&mut self, version: u32) -> Result<(), WriteError> {
+        self.output.set_python_version(version)
+    }
+
+    fn define_code(&mut self, code: &CodeObject<'_>) -> Result<CodeId, WriteError> {
+        let (id, is_new) = self.codes.intern(code)?;
+        if is_new {
+            put_code(self.output.buffer(), &mut self.last_line, id, code);
+            self.output.record_done()?;
+        }
+        Ok(id)
+    }
+
+    fn intern_stack(&mut self, frames: &[PythonFrame]) -> Result<StackId, WriteError> {
+        // Without native stacks to merge with, memray marks every frame so.
+        let all_entries = !self.native_traces;
+        let known = self.stacks.len();
+        let stack = self.stacks.intern(
+            frames.iter().map(|&frame| PythonFrame { is_entry: frame.is_entry || all_entries, ..frame }),
+        )?;
+        self.put_stacks(known)?;
+        Ok(stack)
+    }
+
+    fn intern_native(&mut self, ips: &[u64]) -> Result<NativeId, WriteError> {
+        let mut stack = NativeId::NONE;
+        for &ip in ips {
+            let (id, is_new) = self.natives.intern(stack, ip)?;
+            if is_new {
+                let out = self.output.buffer();
+                out.push(tokens::NATIVE_TRACE_INDEX);
+                put_delta(out, &mut self.last_ip, ip);
+                put_delta(out, &mut self.last_native, u64::from(stack.number()));
+                self.output.record_done()?;
+            }
+            stack = id;
+        }
+        Ok(stack)
+    }
+
+    fn allocate(
+        &mut self,
+        thread: u64,
+        allocator: Allocator,
+        address: u64,
+        size: u64,
+        stack: StackId,
+        native: NativeId,
+    ) -> Result<(), WriteError> {
+        debug_assert!(allocator.allocates(), "{allocator:?} releases memory");
+        self.n_calls += 1;
+        let place = Place { thread, stack, native, generation: self.generation, allocator };
+        self.aggregation.allocate(place, address & !7, size);
+        Ok(())
+    }
+
+    fn free(&mut self, _thread: u64, _allocator: Allocator, address: u64) -> Result<(), WriteError> {
+        self.n_calls += 1;
+        self.aggregation.free(address & !7);
+        Ok(())
+    }
+
+    fn unmap(&mut self, _thread: u64, address: u64, size: u64) -> Result<(), WriteError> {
+        self.n_calls += 1;
+        self.aggregation.unmap(address & !7, size);
+        Ok(())
+    }
+
+    fn name_thread(&mut self, thread: u64, name: &str) -> Result<(), WriteError> {
+        let out = self.output.buffer();
+        if self.thread.replace(thread) != Some(thread) {
+            out.push(tokens::CONTEXT_SWITCH);
+            out.extend_from_slice(&thread.to_le_bytes());
+        }
+        out.push(tokens::THREAD_RECORD);
+        put_cstr(out, name);
+        self.output.record_done()
+    }
+
+    fn sample_memory(&mut self, rss: u64, at_ms: i64) -> Result<(), WriteError> {
+        let out = self.output.buffer();
+        out.push(aggregated::MEMORY_SNAPSHOT);
+        out.extend_from_slice(&at_ms.to_le_bytes());
+        out.extend_from_slice(&rss.to_le_bytes());
+        out.extend_from_slice(&self.aggregation.bytes().to_le_bytes());
+        self.output.record_done()
+    }
+
+    fn map_modules(&mut self, modules: &[Module<'_>]) -> Result<u32, WriteError> {
+        self.generation += 1;
+        put_modules(self.output.buffer(), modules);
+        self.output.record_done()?;
+        Ok(self.generation)
+    }
+
+    fn flush(&mut self) -> Result<(), WriteError> {
+        self.output.flush()
+    }
+
+    fn moved(&mut self, path: &Path) {
+        self.output.moved(path);
+    }
+
+    fn finish(
+        self: Box<Self>,
+        end_ms: i64,
+        extension: &Extension,
+        compress: bool,
+    ) -> Result<Summary, WriteError> {
+        (*self).finish(end_ms, extension, compress)
+    }
+}
+
+/// Appends the C struct in which memray has the sums of a place, with zeros for its padding.
+fn put_aggregate(out: &mut Vec<u8>, place: &Place, at_peak: Held, at_end: Held) {
+    out.push(aggregated::AGGREGATED_ALLOCATION);
+    let fields = [
+        place.thread,
+        u64::from(place.allocator.id()),
+        u64::from(place.native.number()),
+        u64::from(place.stack.number()),
+        u64::from(place.generation),
+        at_peak.count,
+        at_end.count,
+        at_peak.bytes,
+        at_end.bytes,
+    ];
+    for field in fields {
+        out.extend_from_slice(&field.to_le_bytes());
+    }
+}
