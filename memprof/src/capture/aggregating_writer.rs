@@ -11,7 +11,7 @@ use rustc_hash::FxHashMap;
 
 use super::aggregation::{Aggregation, Held, Place};
 use super::encoding::{put_cstr, put_delta, put_svarint, put_varint};
-use super::header::{FileFormat, Header};
+use super::header::{FileFormat, Header, PythonAllocator};
 use super::interning::{CodeTable, NativeTable, StackTable};
 use super::output::Output;
 use super::sink::{CodeId, CodeObject, Module, NativeId, PythonFrame, Sink, StackId, Summary, WriteError};
@@ -102,8 +102,8 @@ impl AggregatingWriter {
 }
 
 impl Sink for AggregatingWriter {
-    fn set_python_version(&mut self, version: u32) -> Result<(), WriteError> {
-        self.output.set_python_version(version)
+    fn set_interpreter(&mut self, version: u32, allocator: PythonAllocator) -> Result<(), WriteError> {
+        self.output.set_interpreter(version, allocator)
     }
 
     fn define_code(&mut self, code: &CodeObject<'_>) -> Result<CodeId, WriteError> {

@@ -36,8 +36,16 @@ start() {
     eval "pid_$1=$!"
     said /tmp/$1.out ready
 }
+# Waits until a file says something, but not for ever: what has failed is then seen in what was printed.
 said() {
-    until grep -q "$2" "$1"; do sleep 1; done
+    for second in $(seq 60); do
+        grep -q "$2" "$1" && return
+        sleep 1
+    done
+    echo "nothing says $2:"
+    cat "$1"
+    echo "===="
+    poweroff -f
 }
 start a 0 5
 start b 1000 6

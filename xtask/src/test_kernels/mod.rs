@@ -45,8 +45,10 @@ const PYTHON: &str = "/usr/bin/python3";
 pub fn main(arguments: &Arguments) -> anyhow::Result<()> {
     let folder = workspace().join("target/test-kernels");
     fs::create_dir_all(&folder).with_context(|| format!("cannot create {}", folder.display()))?;
-    let archive = folder.join("initramfs");
-    fs::write(&archive, file_system(&folder)?).context("cannot write the file system of the machines")?;
+    // Two of these may run at a time.
+    let work = tempfile::tempdir_in(&folder)?;
+    let archive = work.path().join("initramfs");
+    fs::write(&archive, file_system(work.path())?).context("cannot write the file system of the machines")?;
     for (package, release) in KERNELS {
         let begin = Instant::now();
         let kernel = kernel(&folder, package)?;
