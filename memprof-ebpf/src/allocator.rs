@@ -220,6 +220,11 @@ fn leave(ctx: &RetProbeContext) -> Option<()> {
     let tid = bpf_get_current_pid_tgid() as u32;
     // SAFETY: only the thread itself uses its entry, and it is here.
     let thread = unsafe { &mut *THREADS.get_ptr_mut(tid)? };
+    // The return probes of every process that is traced at this place are run, whoever returns, where each is a performance
+    // event of its own (`uretprobe_perf_func` in kernel/trace/trace_uprobe.c asks no filter, unlike that of entries).
+    if thread.announced != u32::from(slot) + 1 {
+        return None;
+    }
     // SAFETY: the context is the registers after the return.
     let regs = unsafe { &*ctx.regs };
     if thread.entry_sp == 0 || regs.rsp.wrapping_sub(8) != thread.entry_sp {

@@ -1,7 +1,8 @@
 //! A program that a test has started: it is talked to line by line, and it ends with the test.
 
 use std::{
-    io::{BufRead as _, BufReader, Read, Write as _},
+    io::{self, BufRead as _, BufReader, Read, Write as _},
+    os::unix::process::CommandExt as _,
     process::{Child, ChildStdin, Command, ExitStatus, Stdio},
     sync::mpsc::{self, Receiver, RecvTimeoutError},
     thread,
@@ -37,10 +38,13 @@ pub struct Ended {
 }
 
 impl Program {
-    /// Starts `command`, all three streams piped.
+    /// Starts `command`, all three streams piped. It heeds the signals of a keyboard, also where this process has inherited
+    /// that they are ignored, as a shell's background jobs do.
     pub fn start(command: &mut Command) -> Self {
         let name = command.get_program().to_string_lossy().into_owned();
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        // SAFETY: the closure makes system calls only.
+        unsafe { command.pre_exec(heed_signals) };
         let mut child = command.spawn().unwrap_or_else(|error| panic!("cannot start {name}: {error}"));
         let (sender, lines) = mpsc::channel();
         let outputs: [(Stream, Option<Box<dyn Read + Send>>); 2] = [
@@ -145,6 +149,16 @@ impl Program {
         let (out, err) = (self.said_on(Stream::Out), self.said_on(Stream::Err));
         panic!("{} {what}\n-- its output:\n{out}-- its errors:\n{err}", self.name);
     }
+}
+
+fn heed_signals() -> io::Result<()> {
+    for signal in [libc::SIGINT, libc::SIGQUIT, libc::SIGHUP] {
+        // SAFETY: the default is no function of this program.
+        if unsafe { libc::signal(signal, libc::SIG_DFL) } == libc::SIG_ERR {
+            return Err(io::Error::last_os_error());
+        }
+    }
+    Ok(())
 }
 
 impl Drop for Program {

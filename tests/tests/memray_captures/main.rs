@@ -4,11 +4,12 @@ mod aggregating;
 mod ours;
 
 use std::collections::{BTreeMap, HashSet};
+use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
 use memprof::capture::Reader;
 use memprof::report::parse;
-use memprof_tests::memray::Release;
+use memprof_tests::{fixture, memprof as command, memray::Release};
 use ours::Ignorance;
 use serde_json::Value;
 
@@ -296,6 +297,19 @@ fn reports_on_followed_forks() {
         for capture in captures {
             compare_reports(release, &capture.expect("an entry").path(), false);
         }
+    }
+}
+
+#[test]
+fn reports_on_captures_of_memprof() {
+    for (release, version) in [(Release::V1_19, "12"), (Release::V1_20, "13")] {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let capture = folder.path().join("capture.bin");
+        let (python, script) = (release.python(), fixture::file("memray/allocate.py"));
+        let options = ["run", "--quiet", "--no-native", "--capture-format", version, "--output"];
+        let program = [capture.as_os_str(), OsStr::new("--"), python.as_os_str(), script.as_os_str()];
+        command::output(options.into_iter().map(OsStr::new).chain(program));
+        compare_reports(release, &capture, false);
     }
 }
 

@@ -156,15 +156,13 @@ fn judge(said: &str, release: &str) -> anyhow::Result<String> {
     let host = section(&said, "host")?;
     let lines: Vec<&str> = host.lines().filter(|line| line.starts_with('{')).collect();
     ensure!(lines.len() == 6, "of three processes it told {} of six lines", lines.len());
-    for pair in lines.chunks(2) {
+    for (number, pair) in lines.chunks(2).enumerate() {
         let (account, stats) = (parsed(pair[0])?, parsed(pair[1])?);
-        let same = stats["total_num_allocations"] == account["total"]["blocks"];
-        ensure!(
-            same,
-            "a process of the host made {}, not {}",
-            account["total"],
-            stats["total_num_allocations"]
-        );
+        // Of the one that came later something is seen that was before its account: but no call of this function.
+        let aligned = &stats["allocator_type_distribution"]["POSIX_MEMALIGN"];
+        let same = *aligned == account["functions"]["posix_memalign"]["blocks"]
+            && (number == 2 || stats["total_num_allocations"] == account["total"]["blocks"]);
+        ensure!(same, "process {number} of the host made {account}, but was seen to make {stats}");
     }
     let own = line_with(host, "own: ")?.split(' ').skip(1).collect::<Vec<_>>();
     for pid in own {
