@@ -115,9 +115,9 @@ fn open(process: &Process, id: FileId, mappings: Vec<Mapping>) -> Result<Module,
     let mapping = mappings.iter().find(|mapping| mapping.executable).ok_or("no executable mapping")?.clone();
     let path = format!("/proc/{}/map_files/{:x}-{:x}", process.pid, mapping.begin, mapping.end);
     let file = File::open(&path).map_err(|error| describe(&error))?;
-    // SAFETY: another process may change the file under us. All readers of it take every byte as untrusted;
-    // a file cut short would raise SIGBUS, which is why only files that a process runs are mapped: the kernel
-    // does not let those be written, and replacing one leaves this inode alone.
+    // SAFETY: another process may change the file under us; all readers of it take every byte as untrusted. Not covered: the
+    // kernel keeps a running executable from being written, a library not, and one that is cut short while it is read
+    // raises SIGBUS in this process. Package managers replace files, which leaves this inode alone.
     let data = unsafe { Mmap::map(&file) }.map_err(|error| describe(&error))?;
     let segments = segments(&data)?;
     let bias = bias(&segments, &mapping).ok_or("its segments do not match its mappings")?;
