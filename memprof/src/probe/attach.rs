@@ -13,7 +13,7 @@ use aya::{
 use memprof_common::function::Cookie;
 
 use super::{
-    bpf::Places,
+    bpf::{self, Places},
     multi,
     plan::{Probe, Program},
 };
@@ -156,21 +156,11 @@ fn refused(program: Program, error: &ProgramError) -> AttachError {
     log::debug!("{error}");
     let reason = match error {
         ProgramError::LoadError { io_error, verifier_log } => {
-            format!("{io_error} ({})", last_word(&verifier_log.to_string()))
+            format!("{io_error} ({})", bpf::last_word(&verifier_log.to_string()))
         }
         other => other.to_string(),
     };
     AttachError::Load { program: program.name(), reason }
-}
-
-/// The verifier's log has thousands of lines, of which the last before its statistics says what is wrong.
-pub(super) fn last_word(log: &str) -> &str {
-    let mut lines = log.lines().rev();
-    lines.find(|line| !line.is_empty() && !is_statistics(line)).unwrap_or_default().trim()
-}
-
-fn is_statistics(line: &str) -> bool {
-    ["processed ", "verification time ", "stack depth "].iter().any(|start| line.starts_with(start))
 }
 
 /// What a probe tells its program.

@@ -72,6 +72,16 @@ pub fn load_program(
     loaded
 }
 
+/// The verifier's log has thousands of lines, of which the last before its statistics says what is wrong.
+pub fn last_word(log: &str) -> &str {
+    let mut lines = log.lines().rev();
+    lines.find(|line| !line.is_empty() && !is_statistics(line)).unwrap_or_default().trim()
+}
+
+fn is_statistics(line: &str) -> bool {
+    ["processed ", "verification time ", "stack depth "].iter().any(|start| line.starts_with(start))
+}
+
 /// Loads a program that does nothing.
 pub fn load_nothing() -> io::Result<OwnedFd> {
     // r0 = 0; exit

@@ -109,7 +109,7 @@ fn load(object: &Object, program: Program, btf: &OwnedFd) -> Result<OwnedFd, Err
         let mut log = String::new();
         let again = bpf::load_program(function, &found.license, btf.as_fd(), Some(&mut log));
         log::debug!("program {name}: {log}");
-        let reason = super::attach::last_word(&log).to_owned();
+        let reason = bpf::last_word(&log).to_owned();
         Error::Refused { program, reason, source: again.err().unwrap_or(source) }
     })?;
     if let Ok(count) = bpf::verified_instructions(loaded.as_fd()) {
