@@ -1,5 +1,6 @@
 //! How many bytes live, and the most that lived.
 
+use super::recording::Space;
 use super::replay::Event;
 use crate::blocks::{BlockMap, Ranges};
 use crate::capture::AllocatorKind;
@@ -86,6 +87,16 @@ impl SizeFollower {
             }
         }
         self.size.is_at_peak();
+    }
+
+    /// A process has ended, and holds nothing from now on.
+    pub(super) fn end(&mut self, space: Space) {
+        for bytes in self.blocks.take(|address| space.holds(address)) {
+            self.size.shrink(bytes);
+        }
+        let size = &mut self.size;
+        let (begin, bytes) = space.range();
+        self.ranges.unmap(begin, bytes, |_, _, lost| size.shrink(lost));
     }
 
     /// How much lives.

@@ -1,6 +1,6 @@
 //! A capture read for a report: the allocations of a view, grouped, with all that is needed to name them.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use rustc_hash::FxHashMap;
 
@@ -8,12 +8,13 @@ use super::aggregated;
 use super::grouping::{Record, Threads, group, records_entry};
 use super::heap_size::{HeapSize, SizeFollower};
 use super::live::{LiveHeap, Wanted};
+use super::recording::{Recording, Space};
 use super::replay::{Event, LimitReached, Observer, Progress, replay};
 use super::samples::{Sample, Samples};
 use super::sites::Sites;
 use super::tables::Tables;
 use super::temporary::TemporaryAllocations;
-use crate::capture::{Ending, Extension, FileFormat, Header, ReadError, Reader, read_extension};
+use crate::capture::{Ending, Extension, Header, ReadError};
 
 /// The most blocks that may live at one time. Each takes some fifty bytes.
 pub const MAX_LIVE_BLOCKS: usize = 1 << 26;
@@ -61,9 +62,23 @@ pub enum ProfileError {
         /// What is asked for.
         what: &'static str,
     },
+    /// A folder without captures.
+    #[error("there is no capture in the folder {}", folder.display())]
+    NoCaptures {
+        /// The folder.
+        folder: PathBuf,
+    },
+    /// A folder with more captures than can be put together.
+    #[error("there are more than {limit} captures in the folder {}", folder.display())]
+    TooManyCaptures {
+        /// The folder.
+        folder: PathBuf,
+        /// How many can be put together.
+        limit: usize,
+    },
 }
 
-/// A capture, read.
+/// A capture, or those of several processes, read.
 pub struct Capture {
     pub header: Header,
     pub tables: Tables,
@@ -73,14 +88,15 @@ pub struct Capture {
 }
 
 impl Capture {
-    pub(super) fn new(path: &Path, reader: &Reader, tables: Tables) -> Self {
-        let extension = read_extension(path).unwrap_or_else(|error| {
-            log::warn!("{}: {error}", path.display());
-            None
-        });
-        let ending = reader.ending().cloned().unwrap_or(Ending::Cut);
-        Self { header: reader.header().clone(), tables, extension, ending }
+    pub(super) fn new(mut recording: Recording, tables: Tables) -> Self {
+        let extension = recording.extension(&tables);
+        Self { header: recording.header(), tables, extension, ending: recording.ending() }
     }
+}
+
+/// Whether a capture is one of sums; one of those in a folder is not.
+pub fn is_aggregated(path: &Path) -> Result<bool, ProfileError> {
+    Recording::open(path).map(|recording| recording.is_aggregated())
 }
 
 /// What a report on allocations shows.
@@ -96,27 +112,23 @@ pub struct Profile {
 }
 
 impl Profile {
-    /// Reads a capture.
+    /// Reads a capture, or those in a folder.
     pub fn read(path: &Path, question: &Question, progress: Progress<'_>) -> Result<Self, ProfileError> {
-        let mut reader = Reader::open(path)?;
-        let mut tables = Tables::default();
-        match reader.header().file_format {
-            FileFormat::AggregatedAllocations => {
-                aggregated::read(path, &mut reader, tables, question, progress)
-            }
-            FileFormat::AllAllocations => {
-                let mut observer = Allocations::new(question);
-                replay(&mut reader, &mut tables, &mut observer, progress)?;
-                let records = observer.records(question);
-                Ok(Self {
-                    capture: Capture::new(path, &reader, tables),
-                    records,
-                    peak_memory: observer.size().peak_bytes(),
-                    n_calls: observer.calls(),
-                    samples: observer.samples.into_at_most(question.max_memory_records),
-                })
-            }
+        let mut recording = Recording::open(path)?;
+        if recording.is_aggregated() {
+            return aggregated::read(recording, question, progress);
         }
+        let mut tables = Tables::default();
+        let mut observer = Allocations::new(question);
+        replay(&mut recording, &mut tables, &mut observer, progress)?;
+        let records = observer.records(question);
+        Ok(Self {
+            capture: Capture::new(recording, tables),
+            records,
+            peak_memory: observer.size().peak_bytes(),
+            n_calls: observer.calls(),
+            samples: observer.samples.into_at_most(question.max_memory_records),
+        })
     }
 }
 
@@ -215,5 +227,13 @@ impl Observer for Allocations {
 
     fn memory(&mut self, rss: u64, at_ms: i64) {
         self.samples.push(Sample { at_ms, rss, heap: self.size().bytes() });
+    }
+
+    fn ended(&mut self, process: u16) {
+        let space = Space::of(process);
+        match &mut self.follower {
+            Follower::Live(heap) => heap.end(space),
+            Follower::Temporary(size, _) => size.end(space),
+        }
     }
 }
