@@ -135,8 +135,11 @@ impl HighWater {
         match event.allocator.kind() {
             AllocatorKind::SimpleAllocation => {
                 let site = site();
+                // The release of a block that was there was lost.
+                if let Some((size, before)) = self.blocks.insert(event.address, (event.size, site)) {
+                    self.change(before, u64::MAX, size.wrapping_neg());
+                }
                 self.change(site, 1, event.size);
-                self.blocks.insert(event.address, (event.size, site));
             }
             AllocatorKind::SimpleDeallocation => {
                 if let Some((size, site)) = self.blocks.remove(event.address) {

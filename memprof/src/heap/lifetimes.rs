@@ -60,7 +60,11 @@ impl Lifetimes {
             AllocatorKind::SimpleAllocation => {
                 self.bytes = self.bytes.wrapping_add(event.size);
                 let block = Block { size: event.size, site: site(), allocated_before };
-                self.blocks.insert(event.address, block);
+                // The release of a block that was there was lost.
+                if let Some(lost) = self.blocks.insert(event.address, block) {
+                    self.bytes = self.bytes.wrapping_sub(lost.size);
+                    self.release(lost.site, lost.allocated_before, 1, lost.size);
+                }
             }
             AllocatorKind::SimpleDeallocation => {
                 if let Some(block) = self.blocks.remove(event.address) {

@@ -80,6 +80,7 @@ impl LiveHeap {
             AllocatorKind::SimpleAllocation => {
                 let block = Block { size: event.size, index, site: site() };
                 if let Some(replaced) = self.blocks.insert(event.address, block) {
+                    self.size.shrink(replaced.size);
                     self.depart(replaced);
                 }
                 self.size.grow(event.size);

@@ -237,3 +237,74 @@ impl Observer for Allocations {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs::File;
+
+    use super::*;
+    use crate::capture::{
+        Allocator, FileFormat, NativeId, PythonAllocator, Sink as _, StackId, Version, Writer,
+    };
+    use crate::heap::{Statistics, TemporalProfile, TemporalQuestion, TemporalView};
+
+    /// A block of 1000 bytes whose release is missing, and one of 10 that has its address afterwards.
+    fn capture_with_a_lost_release(folder: &Path) -> PathBuf {
+        let path = folder.join("a.bin");
+        let file = File::options().read(true).write(true).create_new(true).open(&path).expect("a new file");
+        let header = Header {
+            version: Version::V13,
+            python_version: 0,
+            native_traces: false,
+            file_format: FileFormat::AllAllocations,
+            n_allocations: 0,
+            n_frames: 0,
+            start_ms: 0,
+            end_ms: 0,
+            command_line: "program".into(),
+            pid: 1,
+            main_tid: 1,
+            skipped_frames: 0,
+            python_allocator: PythonAllocator::Other,
+            trace_python_allocators: false,
+            track_object_lifetimes: false,
+            libdest: String::new(),
+            site_packages: Vec::new(),
+            sys_path: Vec::new(),
+        };
+        let mut writer = Writer::create(file, &path, header).expect("a writable folder");
+        let mut allocate = |address, size| {
+            writer
+                .allocate(1, Allocator::Malloc, address, size, StackId::EMPTY, NativeId::NONE)
+                .expect("a writable folder");
+        };
+        allocate(0x1000, 1000);
+        allocate(0x1000, 10);
+        allocate(0x2000, 500);
+        Box::new(writer).finish(1, &Extension::default(), false).expect("a writable folder");
+        path
+    }
+
+    #[test]
+    fn a_block_whose_release_was_lost_ends_when_its_address_is_given_out_again() {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let path = capture_with_a_lost_release(folder.path());
+        let nobody = &mut |_, _| {};
+        let leaks = Question { view: View::Leaks, ..Question::default() };
+        let leaks = Profile::read(&path, &leaks, nobody).expect("a capture");
+        assert_eq!(leaks.records.iter().map(|record| record.size).sum::<u64>(), 510);
+        for view in [View::HighWater, View::Temporary { threshold: 1 }] {
+            let profile = Profile::read(&path, &Question { view, ..Question::default() }, nobody);
+            let profile = profile.expect("a capture");
+            assert_eq!(profile.peak_memory, 1000, "{view:?}");
+            let shown: u64 = profile.records.iter().map(|record| record.size).sum();
+            assert!(view != View::HighWater || shown == 1000, "{shown}");
+        }
+        assert_eq!(Statistics::read(&path, nobody).expect("a capture").peak_memory, 1000);
+        for view in [TemporalView::HighWater, TemporalView::Leaks] {
+            let question = TemporalQuestion { view, threads: Threads::Merged, max_memory_records: 10 };
+            let profile = TemporalProfile::read(&path, &question, nobody).expect("a capture");
+            assert_eq!(profile.peak_memory, 1000, "{view:?}");
+        }
+    }
+}
