@@ -1,14 +1,48 @@
 //! What a target is looked at for before it gets a probe: programs that do not bear every probe, and those of which less is
 //! seen than one might think. Each is said in a line.
 
-use std::{fs, process::Command};
+use std::{fs, os::unix::fs::PermissionsExt as _, process::Command};
 
 use memprof_tests::{
-    counted::Folders,
+    counted::{self, Folders},
     fixture,
+    left_behind::Watch,
     memprof::{self as command, Attached},
     program::{Program, Stream},
 };
+
+/// Another user, who has what memprof's own page of its README wants: three capabilities instead of root.
+#[test]
+fn three_capabilities_are_enough() {
+    const CAPABILITIES: &str = "+bpf,+perfmon,+sys_ptrace";
+    let folder = tempfile::tempdir().expect("a temporary folder can be made");
+    // Where the user may go and write.
+    fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o777)).expect("it is ours");
+    let memprof = folder.path().join("memprof");
+    fs::copy(command::binary(), &memprof).expect("the folder is ours");
+    let spin = folder.path().join("spin");
+    fs::copy(fixture::c("spin"), &spin).expect("the folder is ours");
+    // A process of root's.
+    let mut target = Program::start(&mut Command::new(&spin));
+    target.send_line("1");
+    target.wait_for(Stream::Out, ".");
+    let capture = folder.path().join("a.bin");
+    let mut command = Command::new("setpriv");
+    command.args(["--reuid=nobody", "--regid=nogroup", "--clear-groups", "--no-new-privs"]);
+    command.args(["--inh-caps", CAPABILITIES, "--ambient-caps", CAPABILITIES]);
+    command.arg(&memprof).args(["attach", "-o"]).arg(&capture).arg(target.pid().to_string());
+    let mut attached = Program::start(&mut command);
+    let watch = Watch::start(attached.pid());
+    attached.wait_for(Stream::Err, "tracing process");
+    target.send_line("1000");
+    target.wait_for(Stream::Out, ".");
+    attached.signal(libc::SIGINT);
+    let ended = attached.wait();
+    assert!(ended.status.success() && ended.err.contains("nothing lost"), "{}", ended.err);
+    watch.assert_nothing_left();
+    assert_eq!(counted::allocations(&capture).1, 1000);
+    assert!(command::output(["tree".as_ref(), capture.as_os_str()]).contains("main"), "functions have names");
+}
 
 /// Builds `fixtures/go/cgo.go`.
 fn go_program(folder: &std::path::Path) -> std::path::PathBuf {

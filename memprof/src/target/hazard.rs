@@ -8,7 +8,7 @@ use std::{fmt, fs, path::Path};
 
 use object::{Object as _, ObjectSection as _};
 
-use super::module::Module;
+use super::{module::Module, process::is_own_thread};
 
 /// The first release whose return probes enter the kernel by a system call, and the first that lets it pass all filters.
 const FATAL_RETURN_PROBES: [(u32, u32); 2] = [(6, 11), (6, 14)];
@@ -106,9 +106,9 @@ fn of_status(status: &Status, release: &str) -> Vec<Hazard> {
     if status.seccomp != 0 && has_fatal_return_probes(release) {
         found.push(Hazard::FatalReturnProbes);
     }
-    // Its tracer may be this very process, which lets it go on.
+    // Its tracer may be a thread of this very process, which lets it go on.
     if status.tracer != 0 {
-        if status.tracer != std::process::id() as i32 {
+        if !is_own_thread(status.tracer) {
             found.push(Hazard::Debugged(status.tracer));
         }
     } else if status.stopped {
