@@ -188,7 +188,11 @@ fn enter(ctx: &ProbeContext) -> Option<()> {
     }
     // A read of user memory costs as much as the rest: it is left out where nothing depends on it.
     let maps = matches!(function, MMAP | MUNMAP | MREMAP);
-    let caller = if maps || process.trampoline == 0 { user::read::<u64>(sp)? } else { 0 };
+    let caller = if maps || process.trampoline == 0 { user::read::<u64>(sp) } else { Some(0) };
+    let Some(caller) = caller else {
+        emit::count(slot, Counter::LostCall);
+        return None;
+    };
     if maps && in_allocator(process, caller) {
         return None;
     }
