@@ -13,7 +13,7 @@ use super::samples::{Sample, Samples};
 use super::sites::Sites;
 use super::tables::Tables;
 use super::temporary::TemporaryAllocations;
-use crate::capture::{Ending, Extension, FileFormat, Header, ReadError, Reader, read_extension};
+use crate::capture::{Ending, Extension, FileFormat, Header, ReadError, Reader};
 
 /// The most blocks that may live at one time. Each takes some fifty bytes.
 pub const MAX_LIVE_BLOCKS: usize = 1 << 26;
@@ -73,8 +73,8 @@ pub struct Capture {
 }
 
 impl Capture {
-    pub(super) fn new(path: &Path, reader: &Reader, tables: Tables) -> Self {
-        let extension = read_extension(path).unwrap_or_else(|error| {
+    pub(super) fn new(path: &Path, reader: &mut Reader, tables: Tables) -> Self {
+        let extension = reader.take_extension().unwrap_or_else(|error| {
             log::warn!("{}: {error}", path.display());
             None
         });
@@ -109,7 +109,7 @@ impl Profile {
                 replay(&mut reader, &mut tables, &mut observer, progress)?;
                 let records = observer.records(question);
                 Ok(Self {
-                    capture: Capture::new(path, &reader, tables),
+                    capture: Capture::new(path, &mut reader, tables),
                     records,
                     peak_memory: observer.size().peak_bytes(),
                     n_calls: observer.calls(),
@@ -174,9 +174,9 @@ impl Allocations {
         found.sort_unstable_by_key(|(_, found)| found.first);
         let (mut records, mut places) = (Vec::new(), FxHashMap::default());
         for (site, found) in found {
-            let record = records_entry(&mut records, &mut places, self.sites.get(site), threads);
-            record.n_allocations += found.n_allocations;
-            record.size = record.size.wrapping_add(found.size);
+            let site = self.sites.get(site);
+            let record = records_entry(&mut records, &mut places, site, threads);
+            record.add(site, found.n_allocations, found.size);
         }
         records
     }

@@ -52,7 +52,7 @@ pub fn read_definitions(path: &Path, progress: Progress<'_>) -> Result<Capture, 
     }
     let mut tables = Tables::default();
     replay(&mut reader, &mut tables, &mut Nothing, progress)?;
-    Ok(Capture::new(path, &reader, tables))
+    Ok(Capture::new(path, &mut reader, tables))
 }
 
 /// The head of a capture's resolved form.

@@ -38,6 +38,8 @@ pub struct Statistics {
     pub by_size: FxHashMap<u64, u64>,
     /// Number of allocations by each allocator, in the order of their numbers, those without any left out.
     pub by_allocator: Vec<(Allocator, u64)>,
+    /// How many of [`Allocator::Mmap`]'s were arenas of pymalloc.
+    pub n_arenas: u64,
     /// By Python stack, in the order of their first allocations.
     pub by_stack: Vec<(StackIndex, Total)>,
 }
@@ -62,12 +64,13 @@ impl Statistics {
         let mut by_size = totals.by_size;
         by_size.extend((0..).zip(totals.by_small_size).filter(|(_, count)| *count > 0));
         Ok(Self {
-            capture: Capture::new(path, &reader, tables),
+            capture: Capture::new(path, &mut reader, tables),
             total: totals.total,
             peak_memory: totals.heap.size().peak_bytes(),
             n_calls: totals.heap.calls(),
             by_size,
             by_allocator,
+            n_arenas: totals.n_arenas,
             by_stack,
         })
     }
@@ -80,6 +83,7 @@ struct Totals {
     heap: SizeFollower,
     total: Total,
     by_allocator: [u64; Allocator::ALL.len()],
+    n_arenas: u64,
     by_small_size: Vec<u64>,
     by_size: FxHashMap<u64, u64>,
     by_stack: Vec<Total>,
@@ -93,6 +97,7 @@ impl Default for Totals {
             heap: SizeFollower::default(),
             total: Total::default(),
             by_allocator: [0; _],
+            n_arenas: 0,
             by_small_size: vec![0; SMALL],
             by_size: FxHashMap::default(),
             by_stack: Vec::new(),
@@ -106,6 +111,7 @@ impl Totals {
     fn count(&mut self, event: &Event) {
         self.total.add(event.size);
         self.by_allocator[usize::from(event.allocator.id()) - 1] += 1;
+        self.n_arenas += u64::from(event.allocator == Allocator::PythonArena);
         match self.by_small_size.get_mut(event.size as usize) {
             Some(count) => *count += 1,
             None => *self.by_size.entry(event.size).or_insert(0) += 1,

@@ -108,7 +108,7 @@ impl TemporalProfile {
             .collect();
         records.sort_unstable_by_key(|record| record.site);
         Ok(Self {
-            capture: Capture::new(path, &reader, tables),
+            capture: Capture::new(path, &mut reader, tables),
             records,
             samples: samples.into_at_most(question.max_memory_records),
             high_water_bytes,

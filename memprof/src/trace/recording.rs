@@ -326,6 +326,15 @@ impl Recording {
         {
             found.warnings.push(format!("{unseen}: started with PYTHONMALLOC=malloc it shows all"));
         }
+        if let Some(traced) = self.traced.get(&slot).filter(|_| found.python.is_some())
+            && !self.options.python_allocators
+            && traced.python_allocators.as_ref().is_some_and(PythonAllocators::is_mimalloc)
+        {
+            found.warnings.push(
+                "Python's objects come from a mimalloc of its own here, which is not seen: --trace-python-allocators shows them"
+                    .to_owned(),
+            );
+        }
         Ok(found)
     }
 
@@ -567,6 +576,10 @@ fn describe(traced: &Traced, options: Options) -> KernelProcess {
         if options.pause {
             described.flags |= process_flag::PAUSE;
         }
+    }
+    if let Some(python) = &traced.session.python {
+        described.arena_call = python.arena_call;
+        described.interpreter_text = Range { begin: python.text.start, end: python.text.end };
     }
     if let Some(python) = traced.session.python.as_ref().filter(|_| options.stacks) {
         described.flags |= process_flag::PYTHON;

@@ -22,6 +22,7 @@ use crate::{
         Summary, Target, Version as CaptureVersion, WriteError, Writer,
     },
     python::{
+        arena,
         interpreter::Interpreter,
         memory::ProcessMemory,
         paths::{self, SearchPaths},
@@ -284,10 +285,14 @@ impl Session {
             self.settle(pending)?;
         }
         self.settle_proven(allocation.address, allocation.size)?;
-        let Some(allocator) = allocator(allocation.header.function) else {
+        let Some(mut allocator) = allocator(allocation.header.function) else {
             self.own_losses.malformed += 1;
             return Ok(());
         };
+        // The arena allocator has other uses too.
+        if allocator == Allocator::PythonArena && !self.is_arena(allocation.size) {
+            allocator = Allocator::Mmap;
+        }
         let stack = self.stacks.get(allocation.stack).unwrap_or_else(|| {
             self.own_losses.unknown_stacks += 1;
             Known::NONE
@@ -297,6 +302,11 @@ impl Session {
         let (address, size) = (allocation.address, allocation.size);
         let sink = &mut self.open()?.sink;
         sink.allocate(u64::from(tid), allocator, address, size, stack.python, stack.native)
+    }
+
+    /// Whether pymalloc gets so many bytes for an arena.
+    fn is_arena(&self, size: u64) -> bool {
+        self.python.as_ref().is_some_and(|python| size == arena::size(python.version))
     }
 
     fn release_begin(&mut self, release: &Release) -> Result<(), WriteError> {
@@ -409,6 +419,7 @@ impl Session {
         let losses = self.losses(counters);
         let (modules, native_symbols) = std::mem::take(&mut self.native_names).finish(&self.stacks);
         let extension = Extension {
+            arenas: Vec::new(),
             recorder: concat!("memprof ", env!("CARGO_PKG_VERSION")).into(),
             target: Target {
                 comm: self.process.comm.as_str().into(),
@@ -425,7 +436,7 @@ impl Session {
             .sink
             .take()
             .ok_or_else(|| WriteError::Write { path, source: io::ErrorKind::NotFound.into() })?;
-        let summary = open.sink.finish(now_ms(), &extension, self.output.compress)?;
+        let summary = open.sink.finish(now_ms(), extension, self.output.compress)?;
         Ok(Some(Finished {
             pid: self.process.pid,
             container: self.container,
@@ -541,6 +552,7 @@ fn allocator(function: u8) -> Option<Allocator> {
         Function::Valloc => Allocator::Valloc,
         Function::Pvalloc => Allocator::Pvalloc,
         Function::Mmap | Function::Mremap => Allocator::Mmap,
+        Function::PythonArena => Allocator::PythonArena,
         Function::PythonMalloc => Allocator::PymallocMalloc,
         Function::PythonCalloc => Allocator::PymallocCalloc,
         Function::PythonRealloc => Allocator::PymallocRealloc,
