@@ -5,7 +5,7 @@ use memprof::python::debug_offsets::identity;
 use memprof::python::image::{Image, Module};
 use memprof::python::version::Version;
 use memprof_tests::interpreters::{self, Python};
-use memprof_tests::marked::{Run, check};
+use memprof_tests::marked::{Run, check, check_each};
 use memprof_tests::{captured, fixture};
 use serde_json::json;
 use std::fs;
@@ -30,6 +30,24 @@ fn an_interpreter_that_is_loaded_late_is_found() {
         command.env("PYTHONPATH", interpreters::site(&format!("3.{}", python.minor)));
         run.record(&command);
         check(&format!("embedded {}", python.name), &run.capture(), &run.told());
+        embedded += 1;
+    }
+    assert!(embedded >= 6, "pyenv's interpreters are made with libraries");
+}
+
+#[test]
+fn each_of_several_interpreters_in_a_program_has_its_own_stacks() {
+    let mut embedded = 0;
+    for python in interpreters::all() {
+        let Some((library, home)) = library(&python) else { continue };
+        let run = Run::begin();
+        let script = fixture::file("python/stepping.py");
+        let mut command = Command::new(fixture::c("interpreters"));
+        command.arg(library).args([&script, &script, &script]).env("PYTHONHOME", home);
+        run.record(&command);
+        let told = run.told();
+        assert_eq!(told.len(), 9, "{}: three interpreters make three steps each", python.name);
+        check_each(&python.name, &run.capture(), told.iter().map(|(size, mark)| (*size, mark)));
         embedded += 1;
     }
     assert!(embedded >= 6, "pyenv's interpreters are made with libraries");
@@ -72,4 +90,9 @@ fn a_version_that_is_not_known_is_said_to_be_so() {
     let found: Vec<_> = captured::allocations(&run.capture(), 5_000_000);
     assert_eq!(found.len(), 1);
     assert_eq!(found[0]["frames"], json!([]));
+    let native = captured::hybrid_allocations(&run.capture(), 5_000_000);
+    let functions: Vec<&str> =
+        native[0]["frames"].as_array().unwrap().iter().map(|frame| frame[0].as_str().unwrap()).collect();
+    assert!(functions.contains(&"PyByteArray_Resize"), "{functions:?}");
+    assert!(functions.contains(&"Py_BytesMain"), "{functions:?}");
 }
