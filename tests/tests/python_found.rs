@@ -3,9 +3,12 @@
 
 use memprof::python::debug_offsets::identity;
 use memprof::python::image::{Image, Module};
+use memprof::python::layout;
 use memprof::python::version::Version;
 use memprof_tests::interpreters::{self, Python};
 use memprof_tests::marked::{Run, check, check_each};
+use memprof_tests::memprof::Attached;
+use memprof_tests::program::{Program, Stream};
 use memprof_tests::{captured, fixture};
 use serde_json::json;
 use std::fs;
@@ -64,6 +67,48 @@ fn a_program_that_becomes_an_interpreter_is_found() {
         run.record(command.arg("-B").arg(fixture::file("python/marked.py")));
         check(&format!("exec of {}", python.name), &run.capture(), &run.told());
     }
+}
+
+/// Starts the fixture, attaches to it while its state contradicts the tables, and answers it.
+fn attach_in_doubt(python: &Python, run: &Run, answer: &str) -> (Program, Attached) {
+    let offsets = layout::offsets(Version::new(python.minor, 0), false).unwrap();
+    let mut command = python.command();
+    command.arg("-B").arg(fixture::file("python/doubtful.py"));
+    command.arg(offsets.walk.runtime_auto_tss.to_string()).env("MARKS", run.marks());
+    let mut program = Program::start(&mut command);
+    program.wait_for(Stream::Out, "ready");
+    let mut attached = Attached::to(program.pid(), &run.capture(), &[]);
+    if answer.is_empty() {
+        attached = attached.having_said("no Python stacks are taken");
+    }
+    program.send_line(answer);
+    (program, attached)
+}
+
+#[test]
+fn an_interpreter_that_is_met_while_it_is_set_up_is_looked_at_again() {
+    for python in interpreters::one_of_each_version() {
+        let run = Run::begin();
+        let (program, attached) = attach_in_doubt(&python, &run, "right");
+        let ended = program.wait();
+        assert!(ended.status.success(), "{}: {}", python.name, ended.err);
+        let said = attached.ended().err;
+        assert!(!said.contains("no Python stacks"), "{}: {said}", python.name);
+        let told = run.told();
+        let (size, mark) = told.last_key_value().unwrap();
+        check_each(&python.name, &run.capture(), [(*size, mark)].into_iter());
+    }
+}
+
+#[test]
+fn an_interpreter_that_goes_on_contradicting_is_traced_without_its_stacks() {
+    let python = interpreters::one_of_each_version().pop().unwrap();
+    let run = Run::begin();
+    let (program, attached) = attach_in_doubt(&python, &run, "");
+    assert!(program.wait().status.success());
+    let said = attached.ended().err;
+    assert!(said.contains("its thread key is no key"), "{said}");
+    assert_eq!(said.matches("no Python stacks are taken").count(), 1, "{said}");
 }
 
 #[test]

@@ -5,8 +5,9 @@ use memprof::python::{
     allocator::{self, Kind},
     inlining, paths, thread_name,
 };
-use memprof_tests::interpreters;
+use memprof_tests::marked::{FIRST_SIZE, Run};
 use memprof_tests::parked::Parked;
+use memprof_tests::{captured, fixture, interpreters};
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 use std::io::{BufRead, BufReader};
@@ -24,6 +25,27 @@ fn threads_have_the_names_that_threading_gives_them() {
             let thread = report["thread"].as_u64().unwrap();
             assert_eq!(report["name"], json!(names[&thread]), "{}", python.name);
         }
+    }
+}
+
+#[test]
+fn threads_that_live_for_a_short_time_have_their_names_and_no_other() {
+    for python in interpreters::one_of_each_version() {
+        let run = Run::begin();
+        run.record(python.command().arg("-S").arg(fixture::file("python/short_threads.py")));
+        let allocations = captured::allocations(&run.capture(), FIRST_SIZE);
+        assert_eq!(allocations.len(), 10, "{}", python.name);
+        let mut named = 0;
+        for allocation in allocations {
+            let (size, name) = (allocation["size"].as_u64().unwrap(), allocation["thread"].as_str().unwrap());
+            let own = format!("short-{}", size - FIRST_SIZE);
+            // A machine that does much else may come too late for one.
+            if name.contains("short-") {
+                assert!(name.contains(&own), "{}: {own} is called {name}", python.name);
+                named += 1;
+            }
+        }
+        assert!(named >= 8, "{}: {named} of 10 have names", python.name);
     }
 }
 

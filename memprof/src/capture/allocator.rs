@@ -66,10 +66,12 @@ impl Allocator {
 
     /// The number in the file format, 1 to 15.
     pub const fn id(self) -> u8 {
-        match self {
-            Self::PythonArena => Self::Mmap as u8,
-            other => other as u8,
-        }
+        self.in_format() as u8
+    }
+
+    /// As the file format has it: it does not tell arenas from other mappings.
+    pub const fn in_format(self) -> Self {
+        if matches!(self, Self::PythonArena) { Self::Mmap } else { self }
     }
 
     pub const fn kind(self) -> AllocatorKind {

@@ -65,7 +65,9 @@ mod tests {
         use Allocator::{Malloc, Mmap, Munmap, PythonArena};
         let records = [Mmap, Malloc, PythonArena, PythonArena, Munmap, Mmap, PythonArena];
         let mut list = ArenaList::default();
-        records.into_iter().for_each(|record| list.note(record));
+        for record in records {
+            list.note(record);
+        }
         let mut arenas = Arenas::new(list.into_numbers());
         for record in records.into_iter().filter(|record| record.id() == Mmap.id()) {
             assert_eq!(arenas.next_mmap(), record);

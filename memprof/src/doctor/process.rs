@@ -42,7 +42,8 @@ impl Inspected {
         };
         let python = match find_interpreter(pid, &modules) {
             Ok(None) => None,
-            Ok(Some(python)) => Some(Ok(python.version.to_string())),
+            Ok(Some((_, Err(error)))) => Some(Err(error.to_string())),
+            Ok(Some((python, Ok(_)))) => Some(Ok(python.version.to_string())),
             Err(error) => Some(Err(error.to_string())),
         };
         let inspected = Self {

@@ -15,6 +15,7 @@ use memprof_common::{
 
 use super::{
     detach::Detacher,
+    doubt::Doubt,
     event::{self, Event},
     finish::Finisher,
     kernel::{self, Kernel, KernelError, Settings},
@@ -118,6 +119,8 @@ struct Traced {
     planned: HashSet<FileId>,
     /// The files that hand out memory, with the code whose mappings are the allocator's own.
     allocators: Vec<(FileId, Option<Range>)>,
+    /// Whether its interpreter is what it seems.
+    doubt: Doubt,
     python_allocators: Option<PythonAllocators>,
     /// Where the interpreter's allocators are probed: file, and place in it.
     python_probes: HashSet<(FileId, u64)>,
@@ -130,6 +133,18 @@ struct Traced {
 }
 
 impl Traced {
+    /// Compares an interpreter that is in doubt with its tables. Whether its stacks may be read now and might not before, or
+    /// the other way round.
+    fn compare_again(&mut self) -> bool {
+        let Some(python) = self.session.python.as_ref().filter(|_| self.doubt.is_open()) else {
+            return false;
+        };
+        let Ok(memory) = ProcessMemory::open(self.session.process.pid as u32) else { return false };
+        let before = self.doubt.allows_stacks();
+        self.doubt.take(python.confirm(&memory));
+        self.doubt.allows_stacks() != before || self.doubt.is_refused()
+    }
+
     fn unseen_python_allocations(&self) -> Option<String> {
         let version = self.session.python.as_ref()?.version;
         let inlining = self.python_allocators.as_ref()?.inlining().filter(|found| !found.is_complete())?;
@@ -212,6 +227,7 @@ impl Recording {
             links: HashMap::new(),
             planned: HashSet::new(),
             allocators: Vec::new(),
+            doubt: Doubt::default(),
             python_allocators: None,
             python_probes: HashSet::new(),
             supervised,
@@ -266,7 +282,8 @@ impl Recording {
         }
         if traced.session.python.is_none() {
             match find_interpreter(pid, &modules) {
-                Ok(Some(python)) => {
+                Ok(Some((python, confirmation))) => {
+                    traced.doubt.take(confirmation);
                     found.python = Some(format!("CPython {}", python.version));
                     if let Some(probe) =
                         plan::at(&modules[python.module], Program::CodeDealloc, python.code_destructor)
@@ -288,6 +305,9 @@ impl Recording {
             }
         } else if let Some(python) = &mut traced.session.python {
             python.complete(&images(&modules));
+        }
+        if let Some(error) = traced.doubt.tell_refusal() {
+            found.warnings.push(format!("{error}: no Python stacks are taken"));
         }
         if self.options.stacks && traced.session.native() {
             let file = |id: &FileId| {
@@ -398,7 +418,12 @@ impl Recording {
     /// Takes what is in the buffer, up to a bound.
     pub fn drain(&mut self) -> Result<Drained, TraceError> {
         for _ in 0..BATCH {
-            let Some(record) = self.kernel.events.next() else { return Ok(Drained { more: false }) };
+            let Some(record) = self.kernel.events.next() else {
+                for traced in self.traced.values_mut() {
+                    traced.session.look_at_threads()?;
+                }
+                return Ok(Drained { more: false });
+            };
             let Some(mut slot) = event::slot(&record) else { continue };
             if !self.borrowers.is_empty() {
                 slot = self.borrowers.get(&slot).copied().unwrap_or(slot);
@@ -453,6 +478,12 @@ impl Recording {
             }
         }
         for (slot, traced) in &mut self.traced {
+            if traced.compare_again() {
+                self.kernel.set_process(*slot, &describe(traced, self.options))?;
+                if traced.doubt.is_refused() {
+                    note(&mut self.modules_changed, *slot);
+                }
+            }
             if std::mem::take(&mut traced.has_forked) {
                 self.detacher.detach(None, self.kernel.sweep(traced.links.values().flatten()));
             }
@@ -481,6 +512,7 @@ impl Recording {
         let unseen = traced.unseen_python_allocations();
         traced.planned.clear();
         traced.allocators.clear();
+        traced.doubt = Doubt::default();
         traced.python_allocators = None;
         traced.trampoline = None;
         if !same_task {
@@ -581,7 +613,8 @@ fn describe(traced: &Traced, options: Options) -> KernelProcess {
         described.arena_call = python.arena_call;
         described.interpreter_text = Range { begin: python.text.start, end: python.text.end };
     }
-    if let Some(python) = traced.session.python.as_ref().filter(|_| options.stacks) {
+    let readable = options.stacks && traced.doubt.allows_stacks();
+    if let Some(python) = traced.session.python.as_ref().filter(|_| readable) {
         described.flags |= process_flag::PYTHON;
         described.runtime = python.runtime;
         described.code_type = python.code_type;
@@ -591,15 +624,17 @@ fn describe(traced: &Traced, options: Options) -> KernelProcess {
     described
 }
 
+/// The interpreter of a process, and how far its memory bears that out.
 pub(crate) fn find_interpreter(
     pid: i32,
     modules: &[Module],
-) -> Result<Option<Interpreter>, interpreter::Error> {
+) -> Result<Option<(Interpreter, Result<Confirmation, interpreter::Error>)>, interpreter::Error> {
     let Ok(memory) = ProcessMemory::open(pid as u32) else { return Ok(None) };
-    let Some(python) = interpreter::find(&images(modules), &memory)? else { return Ok(None) };
-    match python.confirm(&memory)? {
-        Confirmation::NotInitialised | Confirmation::Idle | Confirmation::Confirmed => Ok(Some(python)),
-    }
+    let python = interpreter::find(&images(modules), &memory)?;
+    Ok(python.map(|python| {
+        let confirmation = python.confirm(&memory);
+        (python, confirmation)
+    }))
 }
 
 fn images(modules: &[Module]) -> Vec<image::Module<'_>> {

@@ -32,7 +32,7 @@ use crate::{
 };
 use memprof_common::{
     counter::Counters,
-    event::{Allocation, Code, Header as EventHeader, Release, Stack, Thread},
+    event::{Allocation, Code, Header as EventHeader, Release, Stack},
     function::Function,
 };
 
@@ -267,7 +267,14 @@ impl Session {
                 Ok(())
             }
             Event::Code(code) => self.code(&code),
-            Event::Thread(thread) | Event::ThreadEnd(thread) => self.thread(&thread),
+            Event::Thread(thread) => {
+                let name = self.threads.take(&self.process, &thread);
+                self.name_threads(name.map(|name| (thread.header.tid, name)))
+            }
+            Event::ThreadEnd(thread) => {
+                let name = self.threads.take_ended(&self.process, &thread);
+                self.name_threads(name.map(|name| (thread.header.tid, name)))
+            }
             // What these ask for is done by the recording.
             Event::ModulesChanged(_) | Event::Exec(_) | Event::Fork(_) => Ok(()),
         }
@@ -371,26 +378,22 @@ impl Session {
         self.stacks.code(&mut *open.sink, code, version)
     }
 
-    fn thread(&mut self, thread: &Thread) -> Result<(), WriteError> {
-        match self.threads.take(&self.process, thread) {
-            Some(name) => self.open()?.sink.name_thread(u64::from(thread.header.tid), &name),
-            None => Ok(()),
-        }
-    }
-
-    fn name_threads(&mut self, names: Vec<(u32, String)>) -> Result<(), WriteError> {
+    fn name_threads(&mut self, names: impl IntoIterator<Item = (u32, String)>) -> Result<(), WriteError> {
         for (tid, name) in names {
             self.open()?.sink.name_thread(u64::from(tid), &name)?;
         }
         Ok(())
     }
 
-    /// Takes a sample of the resident size, and names of new threads.
+    /// Takes names of new threads.
+    pub fn look_at_threads(&mut self) -> Result<(), WriteError> {
+        let Some(python) = &self.python else { return Ok(()) };
+        let names = self.threads.look(&self.process, python);
+        self.name_threads(names)
+    }
+
+    /// Takes a sample of the resident size.
     pub fn sample(&mut self) -> Result<(), WriteError> {
-        if let Some(python) = &self.python {
-            let names = self.threads.look(&self.process, python);
-            self.name_threads(names)?;
-        }
         let Some(resident) = self.resident.as_ref().and_then(ResidentSize::read) else { return Ok(()) };
         match &mut self.sink {
             Some(open) => open.sink.sample_memory(resident, now_ms()),
