@@ -57,6 +57,29 @@ fn each_of_several_interpreters_in_a_program_has_its_own_stacks() {
 }
 
 #[test]
+fn a_forked_interpreter_is_found_that_has_made_itself_another_key() {
+    let mut forked = 0;
+    // Those that prefer who holds the GIL to the key, and those that do not.
+    for python in interpreters::one_of_each_version().iter().filter(|python| [9, 12].contains(&python.minor))
+    {
+        let (library, home) = library(python).unwrap();
+        let run = Run::begin();
+        fs::write(run.folder().join("go"), "").unwrap();
+        let mut command = Command::new(fixture::c("embeds"));
+        command.arg(library).arg("-B").arg(fixture::file("python/children.py"));
+        command.arg(run.folder()).arg("os.fork").env("PYTHONHOME", home);
+        run.record_with(&command, &["--follow-fork"]);
+        let told = run.told();
+        assert_eq!(told.len(), 3, "{}", python.name);
+        let child = told.values().next().unwrap()["pid"].as_u64().unwrap();
+        let capture = PathBuf::from(format!("{}.{child}", run.capture().display()));
+        check_each(&python.name, &capture, told.iter().map(|(size, mark)| (*size, mark)));
+        forked += 1;
+    }
+    assert_eq!(forked, 2);
+}
+
+#[test]
 fn a_program_that_becomes_an_interpreter_is_found() {
     for python in interpreters::one_of_each_version() {
         let run = Run::begin();

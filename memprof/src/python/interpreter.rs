@@ -12,7 +12,10 @@ use super::layout::{self, Offsets, UnknownVersion};
 use super::memory::Memory;
 use super::thread_data;
 use super::version::Version;
-use memprof_common::process::{ThreadData, tsd_kind};
+use memprof_common::{
+    process::{ThreadData, tsd_kind},
+    python::ABSENT,
+};
 use std::io;
 use std::ops::Range;
 
@@ -185,6 +188,12 @@ impl Interpreter {
         if self.thread_data.kind == tsd_kind::NONE {
             self.thread_data = thread_data::find(modules);
         }
+    }
+
+    /// Whether each thread may run copies of functions' instructions of its own (free-threaded 3.14). The kernel side takes all
+    /// for the ones inside of the code object.
+    pub fn has_code_of_threads(&self) -> bool {
+        self.offsets.walk.frame_tlbc_index != ABSENT
     }
 
     /// The thread states of all interpreters of the process, the newest first. A list that changes while it is

@@ -77,14 +77,15 @@ mod tests {
     use super::*;
     use crate::python::version::Version;
 
-    const CONTRADICTED: Result<Confirmation, Error> =
-        Err(Error::Contradicted { version: Version::new(12, 1), what: "nothing" });
+    fn contradiction() -> Error {
+        Error::Contradicted { version: Version::new(12, 1), what: "nothing" }
+    }
 
     #[test]
     fn a_contradiction_that_passes_is_forgotten() {
         let begin = Instant::now();
         let mut doubt = Doubt::default();
-        doubt.take_at(CONTRADICTED, begin);
+        doubt.take_at(Err(contradiction()), begin);
         assert!(doubt.is_open() && !doubt.allows_stacks());
         doubt.take_at(Ok(Confirmation::Idle), begin + PATIENCE / 2);
         assert!(!doubt.is_open() && doubt.allows_stacks());
@@ -94,7 +95,7 @@ mod tests {
     fn an_interpreter_that_begins_has_stacks_all_the_time() {
         let begin = Instant::now();
         let mut doubt = Doubt::default();
-        for result in [Ok(Confirmation::NotInitialised), CONTRADICTED, Ok(Confirmation::Confirmed)] {
+        for result in [Ok(Confirmation::NotInitialised), Err(contradiction()), Ok(Confirmation::Confirmed)] {
             doubt.take_at(result, begin);
             assert!(doubt.allows_stacks());
         }
@@ -105,12 +106,12 @@ mod tests {
     fn a_contradiction_that_lasts_is_final_and_told_once() {
         let begin = Instant::now();
         let mut doubt = Doubt::default();
-        doubt.take_at(CONTRADICTED, begin);
-        doubt.take_at(CONTRADICTED, begin + PATIENCE / 2);
+        doubt.take_at(Err(contradiction()), begin);
+        doubt.take_at(Err(contradiction()), begin + PATIENCE / 2);
         assert!(!doubt.is_refused());
-        doubt.take_at(CONTRADICTED, begin + PATIENCE);
+        doubt.take_at(Err(contradiction()), begin + PATIENCE);
         assert!(doubt.is_refused() && !doubt.is_open() && !doubt.allows_stacks());
-        assert_eq!(doubt.tell_refusal(), CONTRADICTED.err());
+        assert_eq!(doubt.tell_refusal(), Some(contradiction()));
         assert_eq!(doubt.tell_refusal(), None);
     }
 }

@@ -285,6 +285,12 @@ impl Recording {
                 Ok(Some((python, confirmation))) => {
                     traced.doubt.take(confirmation);
                     found.python = Some(format!("CPython {}", python.version));
+                    if python.has_code_of_threads() {
+                        found.warnings.push(format!(
+                            "CPython {} is free-threaded, where a thread may run a copy of a function's code: lines in it may be wrong",
+                            python.version
+                        ));
+                    }
                     if let Some(probe) =
                         plan::at(&modules[python.module], Program::CodeDealloc, python.code_destructor)
                     {
