@@ -93,7 +93,7 @@ impl Run {
     pub fn finish(&self, command: &mut Command) -> String {
         let mut program = Program::start(command.env("MARKS", self.marks()));
         program.close_input();
-        let ended = program.wait();
+        let ended = program.wait_for_long();
         assert!(ended.status.success(), "{command:?}: {}\n{}", ended.status, ended.err);
         ended.err
     }
