@@ -1,5 +1,6 @@
 //! What memprof reads of an interpreter besides its stacks, tried on each interpreter of this machine.
 
+use memprof::heap::{Profile, Question, Threads, View};
 use memprof::python::image::{Image, Module};
 use memprof::python::{
     allocator::{self, Kind},
@@ -7,7 +8,7 @@ use memprof::python::{
 };
 use memprof_tests::marked::{FIRST_SIZE, Run};
 use memprof_tests::parked::Parked;
-use memprof_tests::{captured, fixture, interpreters};
+use memprof_tests::{fixture, interpreters};
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 use std::io::{BufRead, BufReader};
@@ -33,15 +34,16 @@ fn threads_that_live_for_a_short_time_have_their_names_and_no_other() {
     for python in interpreters::one_of_each_version() {
         let run = Run::begin();
         run.record(python.command().arg("-S").arg(fixture::file("python/short_threads.py")));
-        let allocations = captured::allocations(&run.capture(), FIRST_SIZE);
-        assert_eq!(allocations.len(), 10, "{}", python.name);
+        let question = Question { view: View::Leaks, threads: Threads::Split, ..Question::default() };
+        let profile = Profile::read(&run.capture(), &question, &mut |_, _| {}).unwrap();
+        let blocks: Vec<_> = profile.records.iter().filter(|record| record.size >= FIRST_SIZE).collect();
+        assert_eq!(blocks.len(), 10, "{}", python.name);
         let mut named = 0;
-        for allocation in allocations {
-            let (size, name) = (allocation["size"].as_u64().unwrap(), allocation["thread"].as_str().unwrap());
-            let own = format!("short-{}", size - FIRST_SIZE);
+        for block in blocks {
+            let own = format!("short-{}", block.size - FIRST_SIZE);
             // A machine that does much else may come too late for one.
-            if name.contains("short-") {
-                assert!(name.contains(&own), "{}: {own} is called {name}", python.name);
+            if let Some(name) = profile.capture.tables.thread_name(block.thread) {
+                assert_eq!(own, name, "{}", python.name);
                 named += 1;
             }
         }

@@ -269,7 +269,9 @@ impl Session {
             Event::Code(code) => self.code(&code),
             Event::Thread(thread) => {
                 let name = self.threads.take(&self.process, &thread);
-                self.name_threads(name.map(|name| (thread.header.tid, name)))
+                self.name_threads(name.map(|name| (thread.header.tid, name)))?;
+                // A reader that goes from record to record knows only the names that come before.
+                self.look_at_threads()
             }
             Event::ThreadEnd(thread) => {
                 let name = self.threads.take_ended(&self.process, &thread);
