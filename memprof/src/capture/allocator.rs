@@ -70,6 +70,7 @@ impl Allocator {
     }
 
     /// As the file format has it: it does not tell arenas from other mappings.
+    #[must_use]
     pub const fn in_format(self) -> Self {
         if matches!(self, Self::PythonArena) { Self::Mmap } else { self }
     }

@@ -53,6 +53,11 @@ impl Doubt {
         matches!(self, Self::NotInitialised | Self::Contradicted { .. })
     }
 
+    /// Whether it was contradicted, and not for so long that it is refused.
+    pub fn is_contradicted(&self) -> bool {
+        matches!(self, Self::Contradicted { .. })
+    }
+
     /// Whether its stacks may be read.
     pub fn allows_stacks(&self) -> bool {
         matches!(self, Self::NotInitialised | Self::Contradicted { begins: true, .. } | Self::Settled)

@@ -133,16 +133,66 @@ struct Traced {
 }
 
 impl Traced {
-    /// Compares an interpreter that is in doubt with its tables. Whether its stacks may be read now and might not before, or
-    /// the other way round.
-    fn compare_again(&mut self) -> bool {
+    /// Looks for an interpreter that is not known yet, and gives the plan for its module.
+    fn look_for_python(
+        &mut self,
+        modules: &[Module],
+        found: &mut Found,
+    ) -> Result<Option<(Module, Plan)>, TraceError> {
+        if let Some(python) = &mut self.session.python {
+            python.complete(&images(modules));
+        }
+        let mut plan = None;
+        if self.session.python.is_none() && !self.doubt.is_refused() {
+            match find_interpreter(self.session.process.pid, modules) {
+                Ok(Some(FoundInterpreter { python, confirmation })) => {
+                    self.doubt.take(confirmation);
+                    if self.doubt.allows_stacks() {
+                        plan = self.take_python(python, modules, found)?;
+                    }
+                }
+                Ok(None) => {}
+                Err(error) => found.warnings.push(format!("{error}: no Python stacks are taken")),
+            }
+        }
+        if let Some(error) = self.doubt.tell_refusal() {
+            found.warnings.push(format!("{error}: no Python stacks are taken"));
+        }
+        Ok(plan)
+    }
+
+    fn take_python(
+        &mut self,
+        python: Interpreter,
+        modules: &[Module],
+        found: &mut Found,
+    ) -> Result<Option<(Module, Plan)>, TraceError> {
+        let (version, module) = (python.version, &modules[python.module]);
+        found.python = Some(format!("CPython {version}"));
+        if python.has_code_of_threads() {
+            found.warnings.push(format!(
+                "CPython {version} is free-threaded, where a thread may run a copy of a function's code: lines in it may be wrong"
+            ));
+        }
+        let Some(probe) = plan::at(module, Program::CodeDealloc, python.code_destructor) else {
+            found.warnings.push(format!(
+                "{}: where it destroys code objects is not known, so no Python stacks are taken",
+                module.path
+            ));
+            return Ok(None);
+        };
+        self.session.interpreter_found(python)?;
+        Ok(Some((module.clone(), Plan { probes: vec![probe], ..Plan::default() })))
+    }
+
+    /// Compares a known interpreter that is in doubt with its tables. Whether its stacks are read no more.
+    fn is_refused_now(&mut self) -> bool {
         let Some(python) = self.session.python.as_ref().filter(|_| self.doubt.is_open()) else {
             return false;
         };
         let Ok(memory) = ProcessMemory::open(self.session.process.pid as u32) else { return false };
-        let before = self.doubt.allows_stacks();
         self.doubt.take(python.confirm(&memory));
-        self.doubt.allows_stacks() != before || self.doubt.is_refused()
+        self.doubt.is_refused()
     }
 
     fn unseen_python_allocations(&self) -> Option<String> {
@@ -280,41 +330,7 @@ impl Recording {
                 traced.allocators.push((module.id, plan.allocator_text));
             }
         }
-        if traced.session.python.is_none() {
-            match find_interpreter(pid, &modules) {
-                Ok(Some((python, confirmation))) => {
-                    traced.doubt.take(confirmation);
-                    found.python = Some(format!("CPython {}", python.version));
-                    if python.has_code_of_threads() {
-                        found.warnings.push(format!(
-                            "CPython {} is free-threaded, where a thread may run a copy of a function's code: lines in it may be wrong",
-                            python.version
-                        ));
-                    }
-                    if let Some(probe) =
-                        plan::at(&modules[python.module], Program::CodeDealloc, python.code_destructor)
-                    {
-                        plans.push((
-                            modules[python.module].clone(),
-                            Plan { probes: vec![probe], ..Plan::default() },
-                        ));
-                        traced.session.interpreter_found(python)?;
-                    } else {
-                        found.warnings.push(format!(
-                            "{}: where it destroys code objects is not known, so no Python stacks are taken",
-                            modules[python.module].path
-                        ));
-                    }
-                }
-                Ok(None) => {}
-                Err(error) => found.warnings.push(format!("{error}: no Python stacks are taken")),
-            }
-        } else if let Some(python) = &mut traced.session.python {
-            python.complete(&images(&modules));
-        }
-        if let Some(error) = traced.doubt.tell_refusal() {
-            found.warnings.push(format!("{error}: no Python stacks are taken"));
-        }
+        plans.extend(traced.look_for_python(&modules, &mut found)?);
         if self.options.stacks && traced.session.native() {
             let file = |id: &FileId| {
                 modules.iter().find(|module| module.id == *id).map(|module| module.file.clone())
@@ -484,11 +500,12 @@ impl Recording {
             }
         }
         for (slot, traced) in &mut self.traced {
-            if traced.compare_again() {
+            if traced.session.python.is_none() && traced.doubt.is_contradicted() {
+                note(&mut self.modules_changed, *slot);
+            }
+            if traced.is_refused_now() {
                 self.kernel.set_process(*slot, &describe(traced, self.options))?;
-                if traced.doubt.is_refused() {
-                    note(&mut self.modules_changed, *slot);
-                }
+                note(&mut self.modules_changed, *slot);
             }
             if std::mem::take(&mut traced.has_forked) {
                 self.detacher.detach(None, self.kernel.sweep(traced.links.values().flatten()));
@@ -630,17 +647,20 @@ fn describe(traced: &Traced, options: Options) -> KernelProcess {
     described
 }
 
-/// The interpreter of a process, and how far its memory bears that out.
+/// An interpreter in the modules of a process.
+pub(crate) struct FoundInterpreter {
+    pub(crate) python: Interpreter,
+    /// How far the process's memory bears it out.
+    pub(crate) confirmation: Result<Confirmation, interpreter::Error>,
+}
+
 pub(crate) fn find_interpreter(
     pid: i32,
     modules: &[Module],
-) -> Result<Option<(Interpreter, Result<Confirmation, interpreter::Error>)>, interpreter::Error> {
+) -> Result<Option<FoundInterpreter>, interpreter::Error> {
     let Ok(memory) = ProcessMemory::open(pid as u32) else { return Ok(None) };
     let python = interpreter::find(&images(modules), &memory)?;
-    Ok(python.map(|python| {
-        let confirmation = python.confirm(&memory);
-        (python, confirmation)
-    }))
+    Ok(python.map(|python| FoundInterpreter { confirmation: python.confirm(&memory), python }))
 }
 
 fn images(modules: &[Module]) -> Vec<image::Module<'_>> {
