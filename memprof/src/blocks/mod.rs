@@ -6,4 +6,4 @@ mod map;
 mod ranges;
 
 pub(crate) use map::BlockMap;
-pub(crate) use ranges::{Cut, Ranges};
+pub(crate) use ranges::{Cut, Piece, Ranges};

@@ -118,7 +118,6 @@ pub struct Reader {
     source: Source,
     header: Header,
     decoder: Decoder,
-    extension: Result<Option<Extension>, ExtensionError>,
     /// Length of the latest record, which is still in the window.
     latest: usize,
     ending: Option<Ending>,
@@ -129,24 +128,18 @@ impl Reader {
     pub fn open(path: &Path) -> Result<Self, ReadError> {
         let file = File::open(path).map_err(|source| ReadError::Open { path: path.to_owned(), source })?;
         let failed = |source| ReadError::Header { path: path.to_owned(), source };
-        let extension = container::read(&file);
+        // Whoever wants to know all of it hears why it cannot be read.
+        let arenas = container::read(&file).ok().flatten().map(|extension| extension.arenas);
         let mut source = Source::new(file).map_err(|error| failed(error.into()))?;
         let header = read_header(&mut source).map_err(failed)?;
-        let arenas =
-            extension.as_ref().ok().and_then(Option::as_ref).map(|extension| extension.arenas.clone());
-        let arenas = Arenas::new(arenas.unwrap_or_default());
-        let decoder = Decoder::new(header.native_traces, header.start_ms, arenas);
-        Ok(Self { path: path.to_owned(), source, header, decoder, extension, latest: 0, ending: None })
+        let decoder =
+            Decoder::new(header.native_traces, header.start_ms, Arenas::new(arenas.unwrap_or_default()));
+        Ok(Self { path: path.to_owned(), source, header, decoder, latest: 0, ending: None })
     }
 
     /// The head of the capture.
     pub fn header(&self) -> &Header {
         &self.header
-    }
-
-    /// What memprof adds behind the records, `None` where there is nothing. Gives it away.
-    pub fn take_extension(&mut self) -> Result<Option<Extension>, ExtensionError> {
-        std::mem::replace(&mut self.extension, Ok(None))
     }
 
     /// How the records ended; `None` while there may be more.

@@ -1,23 +1,20 @@
 //! Aggregated captures: for each site what lived at the peak and at the end.
 
-use std::path::Path;
-
 use rustc_hash::FxHashMap;
 
 use super::grouping::records_entry;
 use super::profile::{Capture, Profile, ProfileError, Question, View};
+use super::recording::Recording;
 use super::replay::{MAX_DEFINITIONS, Progress, define};
 use super::samples::{Sample, Samples};
 use super::sites::Site;
 use super::stacks::StackIndex;
 use super::tables::Tables;
-use crate::capture::{Aggregate, FrameRecord, Reader, Record};
+use crate::capture::{Aggregate, FrameRecord, Record};
 
 /// Reads what is asked for, as far as such a capture tells of it.
 pub(super) fn read(
-    path: &Path,
-    reader: &mut Reader,
-    mut tables: Tables,
+    mut recording: Recording,
     question: &Question,
     progress: Progress<'_>,
 ) -> Result<Profile, ProfileError> {
@@ -25,6 +22,9 @@ pub(super) fn read(
         return Err(ProfileError::Aggregated { what: "temporary allocations" });
     }
     let mut contents = Contents::default();
+    let header = recording.header();
+    let mut tables = Tables { python_version: header.python_version, ..Tables::default() };
+    let reader = recording.reader()?;
     while let Some(record) = reader.next_record()? {
         let limit = match record {
             Record::Aggregate(aggregate) => {
@@ -61,7 +61,7 @@ pub(super) fn read(
     contents.build_stacks(&mut tables);
     let records = contents.records(&tables, question);
     Ok(Profile {
-        capture: Capture::new(path, reader, tables),
+        capture: Capture::new(recording, tables),
         records,
         samples: contents.samples.into_at_most(question.max_memory_records),
         peak_memory,

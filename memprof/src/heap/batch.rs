@@ -15,6 +15,8 @@ pub(super) enum Item {
     Call(Event),
     /// There were `rss` bytes resident at `at_ms`.
     Memory { rss: u64, at_ms: i64 },
+    /// One of several processes has ended.
+    Ended { process: u16 },
 }
 
 /// Items in one batch: few enough that a batch stays in a processor's cache on its way.
@@ -106,6 +108,7 @@ fn follow(
                 match item {
                     Item::Call(event) => observer.call(event)?,
                     Item::Memory { rss, at_ms } => observer.memory(*rss, *at_ms),
+                    Item::Ended { process } => observer.ended(*process),
                 }
             }
         }

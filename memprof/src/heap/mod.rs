@@ -14,6 +14,7 @@ mod live;
 mod names;
 mod native_names;
 mod profile;
+mod recording;
 mod replay;
 mod resolved;
 mod samples;
@@ -27,12 +28,15 @@ mod temporary;
 pub use grouping::{Record, Threads};
 pub use names::{Frame, FrameId, Namer, NativeName, NativeNames, NoNativeNames};
 pub use native_names::native_names;
-pub use profile::{Capture, MAX_LIVE_BLOCKS, MAX_MEMORY_RECORDS, Profile, ProfileError, Question, View};
+pub use profile::{
+    Capture, MAX_LIVE_BLOCKS, MAX_MEMORY_RECORDS, Profile, ProfileError, Question, View, is_aggregated,
+};
+pub use recording::PROCESS_FILE;
 pub use replay::Progress;
 pub use resolved::{ResolveError, read_definitions, resolve, resolved_extension, resolved_header};
 pub use samples::Sample;
 pub use sites::Site;
 pub use stacks::{StackIndex, StackTree};
-pub use statistics::{Statistics, Total};
+pub use statistics::{ProcessTotal, Statistics, Total};
 pub use tables::{MappedFile, Tables};
 pub use temporal::{Interval, TemporalProfile, TemporalQuestion, TemporalRecord, TemporalView};

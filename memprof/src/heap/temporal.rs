@@ -10,11 +10,12 @@ use super::grouping::Threads;
 use super::high_water::HighWater;
 use super::lifetimes::Lifetimes;
 use super::profile::{Capture, MAX_LIVE_BLOCKS, ProfileError};
+use super::recording::{Recording, Space};
 use super::replay::{Event, LimitReached, Observer, Progress, replay};
 use super::samples::{Sample, Samples};
 use super::sites::{Site, SiteId, Sites};
 use super::tables::Tables;
-use crate::capture::{FileFormat, ReadError, Reader, Record};
+use crate::capture::Record;
 
 /// Which view over time is asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -69,14 +70,14 @@ pub struct TemporalProfile {
 }
 
 impl TemporalProfile {
-    /// Reads a capture.
+    /// Reads a capture, or those in a folder.
     pub fn read(
         path: &Path,
         question: &TemporalQuestion,
         progress: Progress<'_>,
     ) -> Result<Self, ProfileError> {
-        let mut reader = Reader::open(path)?;
-        if reader.header().file_format == FileFormat::AggregatedAllocations {
+        let mut recording = Recording::open(path)?;
+        if recording.is_aggregated() {
             return Err(ProfileError::Aggregated { what: "the time of allocations" });
         }
         // Time is divided by the samples that are shown, which are known when all have been counted. Nothing
@@ -86,7 +87,7 @@ impl TemporalProfile {
 
         let mut tables = Tables::default();
         let mut observer = Temporal::new(question, stride, n_calls);
-        replay(&mut reader, &mut tables, &mut observer, progress)?;
+        replay(&mut recording, &mut tables, &mut observer, progress)?;
         let Temporal { sites, view, samples, peak, n_calls, .. } = observer;
         let high_water_bytes = match &view {
             Follower::HighWater(high_water) => high_water.bytes_by_interval(),
@@ -108,7 +109,7 @@ impl TemporalProfile {
             .collect();
         records.sort_unstable_by_key(|record| record.site);
         Ok(Self {
-            capture: Capture::new(path, &mut reader, tables),
+            capture: Capture::new(recording, tables),
             records,
             samples: samples.into_at_most(question.max_memory_records),
             high_water_bytes,
@@ -119,15 +120,18 @@ impl TemporalProfile {
 }
 
 /// Counts the samples and the calls of a capture.
-fn count(path: &Path) -> Result<(usize, u64), ReadError> {
-    let mut reader = Reader::open(path)?;
+fn count(path: &Path) -> Result<(usize, u64), ProfileError> {
     let (mut n_samples, mut n_calls) = (0, 0);
-    while let Some(record) = reader.next_record()? {
-        match record {
-            Record::Memory { .. } => n_samples += 1,
-            Record::Call(_) => n_calls += 1,
-            _ => {}
+    for part in &mut Recording::open(path)?.parts {
+        let reader = part.reader()?;
+        while let Some(record) = reader.next_record()? {
+            match record {
+                Record::Memory { .. } => n_samples += 1,
+                Record::Call(_) => n_calls += 1,
+                _ => {}
+            }
         }
+        part.close();
     }
     Ok((n_samples, n_calls))
 }
@@ -221,5 +225,13 @@ impl Observer for Temporal {
             }
         }
         self.n_samples += 1;
+    }
+
+    fn ended(&mut self, process: u16) {
+        let space = Space::of(process);
+        match &mut self.view {
+            Follower::HighWater(high_water) => high_water.end(space),
+            Follower::Leaks(lifetimes) => lifetimes.end(space),
+        }
     }
 }
