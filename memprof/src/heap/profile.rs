@@ -281,7 +281,7 @@ mod tests {
         allocate(0x1000, 1000);
         allocate(0x1000, 10);
         allocate(0x2000, 500);
-        Box::new(writer).finish(1, &Extension::default(), false).expect("a writable folder");
+        Box::new(writer).finish(1, Extension::default(), false).expect("a writable folder");
         path
     }
 
