@@ -36,7 +36,7 @@ const WINDOW: usize = 8192;
 const FIRST_READ: u64 = 4096;
 
 /// Frames of one call of [`unwind_frames`].
-const BATCH: u32 = 32;
+const BATCH: u32 = 16;
 
 /// The stack of a function that keeps a frame pointer is no larger, where that is only guessed.
 const MAX_GUESSED_FRAME: u64 = 1 << 20;
