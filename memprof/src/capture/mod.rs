@@ -8,6 +8,7 @@ mod aggregating_writer;
 mod aggregation;
 mod allocator;
 mod decode;
+mod definitions;
 mod encoding;
 mod extension;
 mod header;
