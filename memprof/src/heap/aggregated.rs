@@ -1,26 +1,36 @@
 //! Aggregated captures: for each site what lived at the peak and at the end.
 
-use std::path::Path;
-
 use rustc_hash::FxHashMap;
 
-use super::grouping::records_entry;
-use super::profile::{Capture, Profile, ProfileError, Question, View};
-use super::replay::{MAX_DEFINITIONS, Progress, define};
+use super::events::Progress;
+use super::grouping::{Record as Allocations, records_entry};
+use super::question::{Question, View};
+use super::read_capture::ProfileError;
+use super::replay::{MAX_DEFINITIONS, define};
 use super::samples::{Sample, Samples};
 use super::sites::Site;
 use super::stacks::StackIndex;
 use super::tables::Tables;
 use crate::capture::{Aggregate, FrameRecord, Reader, Record};
 
+/// What such a capture tells of what was asked for.
+pub(super) struct Aggregated {
+    /// Ordered as in the file.
+    pub(super) records: Vec<Allocations>,
+    pub(super) samples: Vec<Sample>,
+    /// The most bytes that lived at one time.
+    pub(super) peak_memory: u64,
+    /// Number of sites.
+    pub(super) n_calls: u64,
+}
+
 /// Reads what is asked for, as far as such a capture tells of it.
 pub(super) fn read(
-    path: &Path,
     reader: &mut Reader,
-    mut tables: Tables,
+    tables: &mut Tables,
     question: &Question,
     progress: Progress<'_>,
-) -> Result<Profile, ProfileError> {
+) -> Result<Aggregated, ProfileError> {
     if let View::Temporary { .. } = question.view {
         return Err(ProfileError::Aggregated { what: "temporary allocations" });
     }
@@ -43,7 +53,7 @@ pub(super) fn read(
                 contents.traces.push((frame, parent));
                 ("stacks", contents.traces.len())
             }
-            other => match define(&mut tables, &other) {
+            other => match define(tables, &other) {
                 Ok(()) => continue,
                 Err(reached) => (reached.what, usize::MAX),
             },
@@ -58,10 +68,9 @@ pub(super) fn read(
     let peak_memory =
         contents.aggregates.iter().fold(0_u64, |sum, item| sum.wrapping_add(item.high_water_bytes));
     let n_calls = contents.aggregates.len() as u64;
-    contents.build_stacks(&mut tables);
-    let records = contents.records(&tables, question);
-    Ok(Profile {
-        capture: Capture::new(path, reader, tables),
+    contents.build_stacks(tables);
+    let records = contents.records(tables, question);
+    Ok(Aggregated {
         records,
         samples: contents.samples.into_at_most(question.max_memory_records),
         peak_memory,
@@ -89,7 +98,7 @@ impl Contents {
         }
     }
 
-    fn records(&self, tables: &Tables, question: &Question) -> Vec<super::grouping::Record> {
+    fn records(&self, tables: &Tables, question: &Question) -> Vec<Allocations> {
         let (mut records, mut places) = (Vec::new(), FxHashMap::default());
         for aggregate in &self.aggregates {
             let (count, bytes) = match question.view {

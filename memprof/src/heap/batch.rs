@@ -6,7 +6,7 @@
 use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
 use std::thread;
 
-use super::replay::{Event, LimitReached, Observer, Progress};
+use super::events::{Event, LimitReached, Observer, Progress};
 
 /// What happens in a capture.
 #[derive(Clone, Copy)]
@@ -22,7 +22,8 @@ pub(super) const BATCH: usize = 2048;
 /// Batches in all: one on either side, and two between them.
 const BATCHES: usize = 4;
 
-/// Of how many items memory is fetched at a time: about as many as a processor waits for at the same time.
+/// For how many items memory is fetched at a time, while as many before them are followed: about as many as a processor
+/// waits for at the same time.
 const FORESEEN: usize = 16;
 
 /// Items, and how much of the file was read up to them, and its size, in bytes.
@@ -96,12 +97,12 @@ fn follow(
 ) -> Result<(), LimitReached> {
     for Batch { items: mut batch, progress: (read, size) } in full {
         progress(read, size);
-        for group in batch.chunks(FORESEEN) {
-            for item in group {
-                if let Item::Call(event) = item {
-                    observer.foresee(event);
-                }
-            }
+        let mut groups = batch.chunks(FORESEEN);
+        let mut next = groups.next();
+        foresee(observer, next);
+        while let Some(group) = next {
+            next = groups.next();
+            foresee(observer, next);
             for item in group {
                 match item {
                     Item::Call(event) => observer.call(event)?,
@@ -114,4 +115,13 @@ fn follow(
         let _ = empty.send(batch);
     }
     Ok(())
+}
+
+#[inline]
+fn foresee(observer: &impl Observer, items: Option<&[Item]>) {
+    for item in items.unwrap_or_default() {
+        if let Item::Call(event) = item {
+            observer.foresee(event);
+        }
+    }
 }

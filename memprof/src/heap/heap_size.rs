@@ -1,6 +1,6 @@
 //! How many bytes live, and the most that lived.
 
-use super::replay::Event;
+use super::events::Event;
 use crate::blocks::{BlockMap, Ranges};
 use crate::capture::AllocatorKind;
 

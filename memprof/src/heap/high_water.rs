@@ -6,9 +6,9 @@
 
 use rustc_hash::FxHashMap;
 
-use super::replay::Event;
+use super::events::Event;
+use super::interval::Interval;
 use super::sites::SiteId;
-use super::temporal::Interval;
 use crate::blocks::{BlockMap, Cut, Ranges};
 use crate::capture::AllocatorKind;
 

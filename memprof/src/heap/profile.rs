@@ -5,83 +5,18 @@ use std::path::Path;
 use rustc_hash::FxHashMap;
 
 use super::aggregated;
+use super::events::{Event, LimitReached, Observer, Progress};
 use super::grouping::{Record, Threads, group, records_entry};
 use super::heap_size::{HeapSize, SizeFollower};
 use super::live::{LiveHeap, Wanted};
-use super::replay::{Event, LimitReached, Observer, Progress, replay};
+use super::question::{Question, View};
+use super::read_capture::{Capture, MAX_LIVE_BLOCKS, ProfileError};
+use super::replay::replay;
 use super::samples::{Sample, Samples};
 use super::sites::Sites;
 use super::tables::Tables;
 use super::temporary::TemporaryAllocations;
-use crate::capture::{Ending, Extension, FileFormat, Header, ReadError, Reader, read_extension};
-
-/// The most blocks that may live at one time. Each takes some fifty bytes.
-pub const MAX_LIVE_BLOCKS: usize = 1 << 26;
-/// How many samples of memory memray shows by default.
-pub const MAX_MEMORY_RECORDS: usize = 10_000;
-
-/// Which allocations of a capture are asked for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum View {
-    /// Those that lived when the most bytes lived.
-    HighWater,
-    /// Those that lived at the end.
-    Leaks,
-    /// Those that were released after at most `threshold` others of the same thread.
-    Temporary {
-        /// Zero for those released before any other.
-        threshold: usize,
-    },
-}
-
-/// What is asked of a capture.
-#[derive(Clone, Copy, Debug)]
-pub struct Question {
-    pub view: View,
-    pub threads: Threads,
-    /// How many samples of memory to keep.
-    pub max_memory_records: usize,
-}
-
-impl Default for Question {
-    fn default() -> Self {
-        Self { view: View::HighWater, threads: Threads::Merged, max_memory_records: MAX_MEMORY_RECORDS }
-    }
-}
-
-/// Why a capture cannot be reported on.
-#[derive(Debug, thiserror::Error)]
-pub enum ProfileError {
-    /// The capture cannot be read.
-    #[error(transparent)]
-    Read(#[from] ReadError),
-    /// What is asked for is not in an aggregated capture.
-    #[error("an aggregated capture does not tell of {what}; record without --aggregate")]
-    Aggregated {
-        /// What is asked for.
-        what: &'static str,
-    },
-}
-
-/// A capture, read.
-pub struct Capture {
-    pub header: Header,
-    pub tables: Tables,
-    /// What memprof recorded beside the records, where it did and it can be read.
-    pub extension: Option<Extension>,
-    pub ending: Ending,
-}
-
-impl Capture {
-    pub(super) fn new(path: &Path, reader: &Reader, tables: Tables) -> Self {
-        let extension = read_extension(path).unwrap_or_else(|error| {
-            log::warn!("{}: {error}", path.display());
-            None
-        });
-        let ending = reader.ending().cloned().unwrap_or(Ending::Cut);
-        Self { header: reader.header().clone(), tables, extension, ending }
-    }
-}
+use crate::capture::{FileFormat, Reader};
 
 /// What a report on allocations shows.
 pub struct Profile {
@@ -102,7 +37,14 @@ impl Profile {
         let mut tables = Tables::default();
         match reader.header().file_format {
             FileFormat::AggregatedAllocations => {
-                aggregated::read(path, &mut reader, tables, question, progress)
+                let found = aggregated::read(&mut reader, &mut tables, question, progress)?;
+                Ok(Self {
+                    capture: Capture::new(path, &reader, tables),
+                    records: found.records,
+                    samples: found.samples,
+                    peak_memory: found.peak_memory,
+                    n_calls: found.n_calls,
+                })
             }
             FileFormat::AllAllocations => {
                 let mut observer = Allocations::new(question);
@@ -185,7 +127,7 @@ impl Allocations {
 impl Observer for Allocations {
     #[inline]
     fn foresee(&self, event: &Event) {
-        self.sites.fetch(event.stack);
+        self.sites.fetch(event.thread, event.stack);
         match &self.follower {
             Follower::Live(heap) => heap.foresee(event),
             Follower::Temporary(size, _) => size.foresee(event),

@@ -8,9 +8,10 @@ use std::path::Path;
 
 use rustc_hash::{FxHashMap, FxHashSet};
 
+use super::events::{Event, LimitReached, Observer, Progress};
 use super::names::{Frame, FrameId, Namer};
-use super::profile::{Capture, ProfileError};
-use super::replay::{Event, LimitReached, Observer, Progress, replay};
+use super::read_capture::{Capture, ProfileError};
+use super::replay::replay;
 use super::stacks::StackIndex;
 use super::tables::Tables;
 use crate::capture::{

@@ -4,9 +4,10 @@ use std::path::Path;
 
 use rustc_hash::FxHashMap;
 
+use super::events::{Event, LimitReached, Observer, Progress};
 use super::heap_size::SizeFollower;
-use super::profile::{Capture, MAX_LIVE_BLOCKS, ProfileError};
-use super::replay::{Event, LimitReached, Observer, Progress, replay};
+use super::read_capture::{Capture, MAX_LIVE_BLOCKS, ProfileError};
+use super::replay::replay;
 use super::stacks::StackIndex;
 use super::tables::Tables;
 use crate::capture::{Allocator, FileFormat, Reader};

@@ -6,15 +6,19 @@
 
 use std::path::Path;
 
+use rustc_hash::FxHashMap;
+
+use super::events::{Event, LimitReached, Observer, Progress};
 use super::grouping::Threads;
 use super::high_water::HighWater;
+use super::interval::Interval;
 use super::lifetimes::Lifetimes;
-use super::profile::{Capture, MAX_LIVE_BLOCKS, ProfileError};
-use super::replay::{Event, LimitReached, Observer, Progress, replay};
+use super::read_capture::{Capture, MAX_LIVE_BLOCKS, ProfileError};
+use super::replay::replay;
 use super::samples::{Sample, Samples};
 use super::sites::{Site, SiteId, Sites};
 use super::tables::Tables;
-use crate::capture::{FileFormat, ReadError, Reader, Record};
+use crate::capture::{FileFormat, Reader};
 
 /// Which view over time is asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,17 +36,6 @@ pub struct TemporalQuestion {
     pub threads: Threads,
     /// How many samples of memory to keep; time is divided by them.
     pub max_memory_records: usize,
-}
-
-/// What one site held for some time.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Interval {
-    /// The number of samples before: 0 for what began before the first.
-    pub allocated_before: usize,
-    /// The number of samples before its end; `None` where it did not end.
-    pub deallocated_before: Option<usize>,
-    pub n_allocations: u64,
-    pub bytes: u64,
 }
 
 /// What one site held, interval by interval.
@@ -79,22 +72,27 @@ impl TemporalProfile {
         if reader.header().file_format == FileFormat::AggregatedAllocations {
             return Err(ProfileError::Aggregated { what: "the time of allocations" });
         }
-        // Time is divided by the samples that are shown, which are known when all have been counted. Nothing
-        // is shown of samples after the last call.
-        let (n_samples, n_calls) = count(path)?;
-        let stride = n_samples.div_ceil(question.max_memory_records.max(1)).max(1);
-
+        // Time is divided by the samples that are shown: by all, unless there prove to be more than are asked for.
+        let max_samples = question.max_memory_records.max(1);
         let mut tables = Tables::default();
-        let mut observer = Temporal::new(question, stride, n_calls);
+        let mut observer = Temporal::new(question, 1, max_samples);
         replay(&mut reader, &mut tables, &mut observer, progress)?;
+        if observer.n_samples > max_samples {
+            let stride = observer.n_samples.div_ceil(max_samples);
+            reader = Reader::open(path)?;
+            tables = Tables::default();
+            observer = Temporal::new(question, stride, usize::MAX);
+            replay(&mut reader, &mut tables, &mut observer, progress)?;
+        }
         let Temporal { sites, view, samples, peak, n_calls, .. } = observer;
         let high_water_bytes = match &view {
             Follower::HighWater(high_water) => high_water.bytes_by_interval(),
-            Follower::Leaks(_) => Vec::new(),
+            Follower::Leaks(_) | Follower::GivenUp => Vec::new(),
         };
         let by_site = match view {
             Follower::HighWater(high_water) => high_water.into_intervals(),
             Follower::Leaks(lifetimes) => lifetimes.into_intervals(),
+            Follower::GivenUp => FxHashMap::default(),
         };
         let mut records: Vec<TemporalRecord> = by_site
             .into_iter()
@@ -118,24 +116,12 @@ impl TemporalProfile {
     }
 }
 
-/// Counts the samples and the calls of a capture.
-fn count(path: &Path) -> Result<(usize, u64), ReadError> {
-    let mut reader = Reader::open(path)?;
-    let (mut n_samples, mut n_calls) = (0, 0);
-    while let Some(record) = reader.next_record()? {
-        match record {
-            Record::Memory { .. } => n_samples += 1,
-            Record::Call(_) => n_calls += 1,
-            _ => {}
-        }
-    }
-    Ok((n_samples, n_calls))
-}
-
 /// What follows the calls of a view.
 enum Follower {
     HighWater(HighWater),
     Leaks(Lifetimes),
+    /// There are more samples than time can be divided by: nothing but their number is of use.
+    GivenUp,
 }
 
 struct Temporal {
@@ -144,15 +130,17 @@ struct Temporal {
     view: Follower,
     samples: Samples,
     n_samples: usize,
+    /// Of how many samples one divides time, and the most samples there may be.
     stride: usize,
-    /// All calls of the capture, and those that were followed.
-    all_calls: u64,
+    max_samples: usize,
+    /// Samples that divide time if another call comes: nothing is shown of those after the last.
+    n_ahead: usize,
     n_calls: u64,
     peak: u64,
 }
 
 impl Temporal {
-    fn new(question: &TemporalQuestion, stride: usize, all_calls: u64) -> Self {
+    fn new(question: &TemporalQuestion, stride: usize, max_samples: usize) -> Self {
         Self {
             threads: question.threads,
             sites: Sites::default(),
@@ -163,9 +151,22 @@ impl Temporal {
             samples: Samples::default(),
             n_samples: 0,
             stride,
-            all_calls,
+            max_samples,
+            n_ahead: 0,
             n_calls: 0,
             peak: 0,
+        }
+    }
+
+    /// Divides time by the samples before a call.
+    #[cold]
+    fn divide(&mut self) {
+        for _ in 0..std::mem::take(&mut self.n_ahead) {
+            match &mut self.view {
+                Follower::HighWater(high_water) => high_water.sample(),
+                Follower::Leaks(lifetimes) => lifetimes.sample(),
+                Follower::GivenUp => {}
+            }
         }
     }
 }
@@ -173,14 +174,19 @@ impl Temporal {
 impl Observer for Temporal {
     #[inline]
     fn foresee(&self, event: &Event) {
-        self.sites.fetch(event.stack);
+        let thread = if self.threads == Threads::Merged { 0 } else { event.thread };
+        self.sites.fetch(thread, event.stack);
         match &self.view {
             Follower::HighWater(high_water) => high_water.foresee(event),
             Follower::Leaks(lifetimes) => lifetimes.foresee(event),
+            Follower::GivenUp => {}
         }
     }
 
     fn call(&mut self, event: &Event) -> Result<(), LimitReached> {
+        if self.n_ahead > 0 {
+            self.divide();
+        }
         self.n_calls += 1;
         let Self { sites, threads, .. } = self;
         let site = || -> SiteId {
@@ -199,6 +205,7 @@ impl Observer for Temporal {
                 lifetimes.follow(event, site);
                 (lifetimes.len(), lifetimes.bytes())
             }
+            Follower::GivenUp => return Ok(()),
         };
         self.peak = self.peak.max(bytes);
         if live > MAX_LIVE_BLOCKS {
@@ -211,14 +218,13 @@ impl Observer for Temporal {
         let heap = match &self.view {
             Follower::HighWater(high_water) => high_water.bytes(),
             Follower::Leaks(lifetimes) => lifetimes.bytes(),
+            Follower::GivenUp => 0,
         };
         self.samples.push(Sample { at_ms, rss, heap });
-        if self.n_samples.is_multiple_of(self.stride) && self.n_calls < self.all_calls {
-            match &mut self.view {
-                Follower::HighWater(high_water) => high_water.sample(),
-                Follower::Leaks(lifetimes) => lifetimes.sample(),
-            }
-        }
+        self.n_ahead += usize::from(self.n_samples.is_multiple_of(self.stride));
         self.n_samples += 1;
+        if self.n_samples > self.max_samples {
+            self.view = Follower::GivenUp;
+        }
     }
 }
