@@ -7,12 +7,14 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use memprof::capture::{Allocator, Ending, Reader, Record};
+use memprof::capture::{Allocator, Ending, Reader, Record, read_extension};
 
 use tempfile::TempDir;
 
 use crate::{
-    fixture, memprof as command,
+    fixture,
+    left_behind::Watch,
+    memprof as command,
     program::{Ended, Program},
 };
 
@@ -88,6 +90,14 @@ pub fn allocations(path: &Path) -> (i32, u64) {
     (reader.header().pid, count)
 }
 
+/// The number of allocations that the recording of a capture has lost.
+pub fn lost(path: &Path) -> u64 {
+    let extension =
+        read_extension(path).expect("the capture can be read").expect("memprof's have an extension");
+    let lost = extension.losses.iter().filter(|loss| loss.name.starts_with("allocations lost"));
+    lost.map(|loss| loss.count).sum()
+}
+
 /// A folder for captures and one for counts.
 pub struct Folders {
     root: TempDir,
@@ -125,8 +135,10 @@ impl Folders {
         let mut command = command::command(["run", "-o"]);
         command.arg(self.captures()).args(options).arg("--").args(counting(&self.counts())).args(words);
         let mut program = Program::start(command.current_dir(self.root.path()));
+        let watch = Watch::start(program.pid());
         program.close_input();
         let ended = program.wait_for_long();
+        assert!(watch.assert_nothing_left() > 0, "it had programs and links");
         assert!(ended.status.success(), "memprof failed: {}\n{}", ended.status, ended.err);
         assert!(!ended.err.contains("lost,"), "nothing is lost:\n{}", ended.err);
         let counts = self.compare(&ended);

@@ -10,6 +10,7 @@ pub mod counted;
 pub mod fixture;
 pub mod hostile;
 pub mod interpreters;
+pub mod left_behind;
 pub mod marked;
 pub mod memprof;
 pub mod memray;

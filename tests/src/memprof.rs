@@ -10,6 +10,7 @@ use std::{
 
 use crate::{
     fixture,
+    left_behind::Watch,
     program::{Ended, Program, Stream},
 };
 
@@ -63,9 +64,11 @@ pub fn stats(capture: &Path) -> serde_json::Value {
     serde_json::from_str(&text).unwrap_or_else(|error| panic!("stats --json is no JSON: {error}\n{text}"))
 }
 
-/// `memprof attach` at work on a process: the probes are in place.
+/// `memprof attach` at work on a process: the probes are in place. When it has ended, nothing of it may be left in the
+/// kernel.
 pub struct Attached {
     program: Program,
+    watch: Watch,
 }
 
 impl Attached {
@@ -74,8 +77,9 @@ impl Attached {
         let mut command = command(["attach", "--output"]);
         command.arg(capture).args(options).arg(pid.to_string());
         let mut program = Program::start(&mut command);
+        let watch = Watch::start(program.pid());
         program.wait_for(Stream::Err, "tracing process");
-        Self { program }
+        Self { program, watch }
     }
 
     /// Attaches to all of `pids`, and returns when each is traced. The captures go into `folder`.
@@ -83,10 +87,11 @@ impl Attached {
         let mut command = command(["attach", "--output"]);
         command.arg(folder).args(options).args(pids.iter().map(ToString::to_string));
         let mut program = Program::start(&mut command);
+        let watch = Watch::start(program.pid());
         for _ in pids {
             program.wait_for(Stream::Err, "tracing process");
         }
-        Self { program }
+        Self { program, watch }
     }
 
     /// Returns when memprof has said a line with `text`.
@@ -110,12 +115,15 @@ impl Attached {
     /// Kills memprof.
     pub fn killed(self) -> Ended {
         self.program.signal(libc::SIGKILL);
-        self.program.wait()
+        let ended = self.program.wait();
+        assert!(self.watch.assert_nothing_left() > 0, "it had programs and links");
+        ended
     }
 
     /// Waits for the recording to end by itself.
     pub fn ended(self) -> Ended {
         let ended = self.program.wait();
+        assert!(self.watch.assert_nothing_left() > 0, "it had programs and links");
         assert!(ended.status.success(), "memprof attach failed: {}\n{}", ended.status, ended.err);
         ended
     }

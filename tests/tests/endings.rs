@@ -4,7 +4,7 @@
 use std::{
     fs,
     os::unix::{
-        fs::{FileExt as _, MetadataExt as _, PermissionsExt as _},
+        fs::{MetadataExt as _, PermissionsExt as _},
         process::ExitStatusExt as _,
     },
     path::Path,
@@ -17,6 +17,7 @@ use anyhow::Result;
 use memprof::capture::{AllocatorKind, Reader, Record};
 use memprof_tests::{
     fixture,
+    left_behind::{Watch, assert_untouched, is_probed},
     memprof::{self as command, Attached},
     program::{Ended, PATIENCE, Program, Stream},
     tmux::Terminal,
@@ -76,6 +77,7 @@ fn run_spin(capture: &Path) -> (Program, i32) {
 
 /// Ends by its input, as untraced: nothing killed it, and it said nothing but its times.
 fn assert_goes_on_untraced(mut target: Program) {
+    assert_untouched(target.pid());
     make_pairs(&mut target);
     target.close_input();
     let Ended { status, out, err } = target.wait();
@@ -131,8 +133,11 @@ fn run_that_is_killed_leaves_what_it_has_seen_and_the_program() {
     let folder = tempfile::tempdir().expect("a folder");
     let capture = folder.path().join("killed.bin");
     let (mut program, child) = run_spin(&capture);
+    let watch = Watch::start(program.pid());
     wait_for_blocks(&capture, PAIRS);
     program.signal(libc::SIGKILL);
+    assert!(watch.assert_nothing_left() > 0);
+    assert_untouched(child);
     // Answers of the child, which lives on, whoever its parent is now.
     make_pairs(&mut program);
     assert_eq!(blocks(&capture), PAIRS);
@@ -157,10 +162,12 @@ fn run_hands_signals_on_and_ends_as_the_program_does() {
     for signal in [libc::SIGINT, libc::SIGTERM, libc::SIGHUP, libc::SIGQUIT, libc::SIGUSR1] {
         let capture = folder.path().join(format!("{signal}.bin"));
         let (program, child) = run_spin(&capture);
+        let watch = Watch::start(program.pid());
         program.signal(signal);
         let ended = program.wait();
         assert_eq!(ended.status.code(), Some(128 + signal), "{}", ended.err);
         assert!(!is_running(child));
+        watch.assert_nothing_left();
         assert_finished_with(&capture, PAIRS);
     }
 }
@@ -276,25 +283,3 @@ fn a_child_of_an_attached_process_is_freed_of_the_breakpoints() {
     parent.send_line("");
     assert!(parent.wait().status.success());
 }
-
-/// Whether a breakpoint stands in the process's code of the C library.
-fn is_probed(pid: i32) -> bool {
-    let maps = fs::read_to_string(format!("/proc/{pid}/maps")).expect("the process runs");
-    let text = maps.lines().find(|line| line.contains(" r-xp ") && line.ends_with("/libc.so.6"));
-    let fields: Vec<&str> = text.expect("it has a C library").split_whitespace().collect();
-    let number = |text: &str| u64::from_str_radix(text, 16).expect("a number");
-    let (begin, end) = fields[0].split_once('-').expect("a range");
-    let (begin, end, offset) = (number(begin), number(end), number(fields[2]));
-    let bytes = |path: &str, at: u64| {
-        let mut bytes = vec![0; (end - begin) as usize];
-        let file = fs::File::open(path).expect("it can be read");
-        let count = file.read_at(&mut bytes, at).expect("it can be read");
-        bytes.truncate(count);
-        bytes
-    };
-    let (memory, file) = (bytes(&format!("/proc/{pid}/mem"), begin), bytes(fields[5], offset));
-    memory.iter().zip(&file).any(|(now, stated)| *now == BREAKPOINT && now != stated)
-}
-
-/// `int3`
-const BREAKPOINT: u8 = 0xcc;

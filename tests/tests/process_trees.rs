@@ -3,9 +3,16 @@
 //!
 //! What is expected is counted inside of the processes, by a preloaded library (`fixtures/c/counting.c`).
 
-use std::{fs, path::Path};
+use std::{fs, path::Path, process::Command};
 
-use memprof_tests::{captured::python_with_memray, counted::Folders, fixture};
+use memprof_tests::{
+    captured::python_with_memray,
+    counted::{self, Folders},
+    fixture,
+    left_behind::assert_untouched,
+    memprof::Attached,
+    program::{Program, Stream},
+};
 
 /// Twenty sources and a makefile that compiles them.
 fn write_project(folder: &Path) {
@@ -71,4 +78,33 @@ fn what_a_child_of_vfork_allocates_is_its_parents() {
     let (ended, counts) = folders.run(&[], [vfork.as_os_str(), "30".as_ref()]);
     assert_eq!(ended.out, "done\n");
     assert!(counts.values().any(|programs| programs == &[32]), "{counts:?}");
+}
+
+#[test]
+fn the_children_of_an_attached_process() {
+    let folders = Folders::new();
+    let words = counted::counting(&folders.counts());
+    let script =
+        "echo $$; read x; \"$0\" plain; (\"$0\" threads; true) & \"$0\" plain; wait; echo all; read x";
+    let mut command = Command::new(&words[0]);
+    command.args(&words[1..]).args(["sh", "-c", script]).arg(fixture::c("faults"));
+    let mut shell = Program::start(&mut command);
+    shell.wait_for(Stream::Out, "");
+    let attached = Attached::to_all(&[shell.pid()], &folders.captures(), &["--follow-fork"]);
+    shell.send_line("");
+    shell.wait_for(Stream::Out, "all");
+    let said = attached.interrupt().err;
+    assert!(!said.contains("lost,"), "{said}");
+    assert_untouched(shell.pid());
+    shell.send_line("");
+    let ended = shell.wait();
+    assert_eq!(ended.out.matches("done\n").count(), 3, "{}", ended.out);
+    // What the shell has allocated before is in its own count only.
+    let others = |mut counts: counted::Counts| {
+        counts.retain(|_, programs| programs.iter().any(|count| *count >= 20_000));
+        counts
+    };
+    let captured = others(counted::by_the_captures(&folders.captures()));
+    assert_eq!(captured.len(), 3, "{said}");
+    assert_eq!(captured, others(counted::by_the_processes(&folders.counts())), "{said}");
 }

@@ -76,10 +76,22 @@ impl<V: Copy + Default> BlockMap<V> {
         prefetch(&part.places[part.home(hash)]);
     }
 
+    /// Takes all blocks out whose addresses are as wanted, in no particular order.
+    pub(crate) fn take(&mut self, is_wanted: impl Fn(u64) -> bool) -> Vec<V> {
+        let addresses: Vec<u64> =
+            self.iter().map(|(address, _)| address).filter(|at| is_wanted(*at)).collect();
+        addresses.into_iter().filter_map(|address| self.remove(address)).collect()
+    }
+
     /// The values, in no particular order.
     pub(crate) fn values(&self) -> impl Iterator<Item = V> + '_ {
+        self.iter().map(|(_, value)| value)
+    }
+
+    /// Addresses and values, in no particular order.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (u64, V)> + '_ {
         let places = self.parts.iter().flat_map(|part| &part.places);
-        places.filter(|place| { place.key } != 0).map(|place| place.value)
+        places.filter(|place| { place.key } != 0).map(|place| ({ place.key } & !1, place.value))
     }
 }
 
@@ -224,6 +236,18 @@ mod tests {
         values.sort_unstable();
         rest.sort_unstable();
         assert_eq!(values, rest);
+    }
+
+    #[test]
+    fn what_is_taken_is_no_longer_there() {
+        let mut map = BlockMap::default();
+        for address in 0..1000 {
+            map.insert(address * 8, address);
+        }
+        let mut taken = map.take(|address| address < 4000);
+        taken.sort_unstable();
+        assert_eq!(taken, (0..500).collect::<Vec<_>>());
+        assert_eq!((map.len(), map.remove(0), map.remove(4000)), (500, None, Some(500)));
     }
 
     #[test]

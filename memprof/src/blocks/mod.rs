@@ -8,4 +8,4 @@ mod ranges;
 
 pub(crate) use map::BlockMap;
 pub(crate) use prefetch::prefetch;
-pub(crate) use ranges::{Cut, Ranges};
+pub(crate) use ranges::{Cut, Piece, Ranges};

@@ -75,13 +75,14 @@ impl Aggregation {
     /// A block of `size` bytes was allocated.
     pub(super) fn allocate(&mut self, place: Place, address: u64, size: u64) {
         let number = self.number(place);
-        self.change(number, Held { count: 1, bytes: size });
         if place.allocator.kind() == AllocatorKind::RangedAllocation {
             self.ranges.map(address, size, number);
         } else if let Some(lost) = self.blocks.insert(address, Block { size, place: number }) {
-            // Its deallocation was not seen. As in a replay it goes without the heap becoming smaller.
+            // Its deallocation was not seen.
+            self.resize(self.bytes.wrapping_sub(lost.size));
             self.change(lost.place, Held { count: u64::MAX, bytes: lost.size.wrapping_neg() });
         }
+        self.change(number, Held { count: 1, bytes: size });
         self.resize(self.bytes.wrapping_add(size));
     }
 
@@ -213,7 +214,7 @@ mod tests {
         aggregation.allocate(HEAP, 0x1000, 100);
         aggregation.allocate(OTHER, 0x1000, 10);
         aggregation.free(0x1000);
-        assert_eq!(aggregation.bytes(), 100);
-        assert_eq!(totals(aggregation), [(HEAP, (0, 0), (0, 0)), (OTHER, (1, 10), (0, 0))]);
+        assert_eq!(aggregation.bytes(), 0);
+        assert_eq!(totals(aggregation), [(HEAP, (1, 100), (0, 0)), (OTHER, (0, 0), (0, 0))]);
     }
 }

@@ -134,6 +134,13 @@ pub enum HeaderError {
     Io(#[from] io::Error),
 }
 
+impl HeaderError {
+    /// Whether the file is none of memray's or memprof's.
+    pub fn is_of_no_capture(&self) -> bool {
+        matches!(self, Self::NotACapture)
+    }
+}
+
 impl From<DecodeError> for HeaderError {
     fn from(_: DecodeError) -> Self {
         Self::Cut

@@ -50,7 +50,8 @@ impl Destination {
 /// The file of a report where none is named: beside the capture, with the report's name and a suffix such as
 /// `.html`.
 pub(super) fn default_path(capture: &Path, report: &str, suffix: &str) -> PathBuf {
-    let stem = capture.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+    // A folder such as `.` has no name.
+    let stem = capture.file_stem().unwrap_or("recording".as_ref()).to_string_lossy().into_owned();
     let stem = stem.strip_prefix("memprof-").unwrap_or(&stem);
     capture.with_file_name(format!("memprof-{report}-{stem}{suffix}"))
 }

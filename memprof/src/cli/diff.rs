@@ -3,6 +3,8 @@
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
+use anyhow::bail;
+
 use super::destination::Destination;
 use super::page::write_page;
 use super::progress::Working;
@@ -53,6 +55,12 @@ pub(super) struct Arguments {
 pub(super) fn main(arguments: Arguments) -> anyhow::Result<ExitCode> {
     let page =
         arguments.output.clone().map(|path| Destination::new(Some(path), arguments.force)).transpose()?;
+    for path in [&arguments.before, &arguments.after] {
+        // Process ids, which differ from run to run, stand on all stacks of several processes.
+        if path.is_dir() {
+            bail!("{} is a folder: single captures are compared", path.display());
+        }
+    }
     let read = |path: &Path| read_profile(path, arguments.view.view(), Threads::Merged);
     let (before, after) = (read(&arguments.before)?, read(&arguments.after)?);
     let working = Working::on("Comparing");

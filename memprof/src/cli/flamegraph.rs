@@ -8,10 +8,10 @@ use clap::ValueEnum;
 use super::destination::{Destination, default_path};
 use super::page::write_page;
 use super::progress::Working;
-use super::view::{ViewOptions, read_profile_for, read_temporal_profile};
-use crate::capture::{FileFormat, Reader};
+use super::view::{Source, ViewOptions, read_profile_for, read_temporal_profile};
 use crate::heap::{
-    Capture, Namer, Question, Sample, TemporalQuestion, TemporalView, Threads, View, native_names,
+    Capture, Namer, Question, Sample, TemporalQuestion, TemporalView, Threads, View, is_aggregated,
+    native_names,
 };
 use crate::report::frame_tree::{FrameTree, Orientation};
 use crate::report::page::flamegraph::{FlameGraph, MAX_NODES, Temporal};
@@ -30,8 +30,8 @@ use crate::report::svg::write_svg;
 #[derive(clap::Args)]
 #[command(verbatim_doc_comment)]
 pub(super) struct Arguments {
-    /// The capture to report on
-    capture: PathBuf,
+    #[command(flatten)]
+    source: Source,
     /// Write to this file [default: memprof-flamegraph-<capture>.html beside the capture]
     #[arg(short, long, value_name = "OUT")]
     output: Option<PathBuf>,
@@ -113,13 +113,11 @@ impl Reading {
     fn of_moment(arguments: &Arguments) -> anyhow::Result<Self> {
         // Sums over threads are what merged threads have, so that they can always be told apart on the page.
         // Aggregated captures are the exception: memray counts otherwise there when it merges.
-        let aggregated =
-            Reader::open(&arguments.capture)?.header().file_format == FileFormat::AggregatedAllocations;
-        let split = arguments.split_threads || !aggregated;
+        let split = arguments.split_threads || !is_aggregated(&arguments.source.capture)?;
         let threads = if split { Threads::Split } else { Threads::Merged };
         let max_memory_records = arguments.max_memory_records;
         let question = Question { view: arguments.view.view(), threads, max_memory_records };
-        let profile = read_profile_for(&arguments.capture, &question)?;
+        let profile = read_profile_for(&arguments.source.capture, &question)?;
         let working = Working::on("Naming the functions");
         let mut namer = Namer::new(&profile.capture, native_names(&profile.capture));
         let tree = profile_tree(&profile, &mut namer, arguments.orientation(), threads)?;
@@ -135,7 +133,7 @@ impl Reading {
             View::HighWater | View::Temporary { .. } => TemporalView::HighWater,
         };
         let question = TemporalQuestion { view, threads, max_memory_records: arguments.max_memory_records };
-        let profile = read_temporal_profile(&arguments.capture, &question)?;
+        let profile = read_temporal_profile(&arguments.source.capture, &question)?;
         let working = Working::on("Naming the functions");
         let mut namer = Namer::new(&profile.capture, native_names(&profile.capture));
         let tree = temporal_tree(&profile, &mut namer, arguments.orientation(), threads)?;
@@ -171,8 +169,10 @@ pub(super) fn main(arguments: Arguments) -> anyhow::Result<ExitCode> {
         clap::Error::raw(clap::error::ErrorKind::ArgumentConflict, message).exit();
     }
     let suffix = if arguments.format == Format::Svg { ".svg" } else { ".html" };
-    let path =
-        arguments.output.clone().unwrap_or_else(|| default_path(&arguments.capture, "flamegraph", suffix));
+    let path = arguments
+        .output
+        .clone()
+        .unwrap_or_else(|| default_path(&arguments.source.capture, "flamegraph", suffix));
     let destination = Destination::new(Some(path.clone()), arguments.force)?;
     let reading = Reading::new(&arguments)?;
     let heading = Heading::new(arguments.view.view(), arguments.temporal, &reading.capture);

@@ -78,7 +78,7 @@ fn row(inspected: &Inspected, containers: &HashMap<String, String>) -> Row {
         Some(Ok(version)) => version.clone(),
         Some(Err(_)) => "?".to_owned(),
     };
-    let seccomp = match inspected.seccomp {
+    let seccomp = match inspected.status.seccomp {
         0 => "",
         1 => "strict",
         _ => "filters",

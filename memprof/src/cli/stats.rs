@@ -6,6 +6,7 @@ use std::process::ExitCode;
 
 use super::destination::Destination;
 use super::progress::{Progress, Working};
+use super::view::Source;
 use crate::heap::Statistics;
 use crate::report::stats::StatsReport;
 
@@ -18,8 +19,8 @@ use crate::report::stats::StatsReport;
 #[derive(clap::Args)]
 #[command(verbatim_doc_comment)]
 pub(super) struct Arguments {
-    /// The capture to report on
-    capture: PathBuf,
+    #[command(flatten)]
+    source: Source,
     /// How many of the largest sites and modules to show
     #[arg(short, long, value_name = "N", default_value = "5")]
     num_largest: NonZeroUsize,
@@ -37,7 +38,7 @@ pub(super) struct Arguments {
 pub(super) fn main(arguments: Arguments) -> anyhow::Result<ExitCode> {
     let destination = Destination::new(arguments.output, arguments.force)?;
     let mut progress = Progress::new("Computing statistics");
-    let statistics = Statistics::read(&arguments.capture, &mut progress.callback())?;
+    let statistics = Statistics::read(&arguments.source.capture, &mut progress.callback())?;
     progress.finish();
     super::notes::print(&statistics.capture);
     let working = Working::on("Naming the functions");

@@ -1,12 +1,11 @@
 //! `memprof summary`
 
 use std::io::{IsTerminal, stdout};
-use std::path::PathBuf;
 use std::process::ExitCode;
 
 use super::destination::Destination;
 use super::progress::Working;
-use super::view::{ViewOptions, read_profile};
+use super::view::{Source, ViewOptions, read_profile};
 use crate::heap::{Namer, Threads, View, native_names};
 use crate::report::summary::{Column, Summary};
 
@@ -22,8 +21,8 @@ const DEFAULT_SIZE: (usize, usize) = (120, 24);
 #[derive(clap::Args)]
 #[command(verbatim_doc_comment)]
 pub(super) struct Arguments {
-    /// The capture to report on
-    capture: PathBuf,
+    #[command(flatten)]
+    source: Source,
     /// The column to sort by: 1 and 2 the total, 3 and 4 the function's own memory, 5 the allocations
     #[arg(short, long, value_name = "COLUMN", default_value = "1", value_parser = column)]
     sort_column: Column,
@@ -47,7 +46,7 @@ pub(super) fn main(arguments: Arguments) -> anyhow::Result<ExitCode> {
     let view = arguments.view.view();
     // As memray has it.
     let threads = if matches!(view, View::Temporary { .. }) { Threads::Split } else { Threads::Merged };
-    let profile = read_profile(&arguments.capture, view, threads)?;
+    let profile = read_profile(&arguments.source.capture, view, threads)?;
     let working = Working::on("Naming the functions");
     let mut namer = Namer::new(&profile.capture, native_names(&profile.capture));
     let summary = Summary::new(&profile, &mut namer);

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use super::destination::{Destination, default_path};
 use super::page::write_page;
 use super::progress::Working;
-use super::view::{ViewOptions, read_profile};
+use super::view::{Source, ViewOptions, read_profile};
 use crate::heap::{Namer, Threads, native_names};
 use crate::report::page::table::{Row, Table};
 use crate::report::page::{Heading, Loss, Totals};
@@ -21,8 +21,8 @@ use crate::report::table::rows;
 #[derive(clap::Args)]
 #[command(verbatim_doc_comment)]
 pub(super) struct Arguments {
-    /// The capture to report on
-    capture: PathBuf,
+    #[command(flatten)]
+    source: Source,
     /// Write to this file [default: memprof-table-<capture>.html beside the capture]
     #[arg(short, long, value_name = "OUT")]
     output: Option<PathBuf>,
@@ -40,11 +40,11 @@ pub(super) struct Arguments {
 }
 
 pub(super) fn main(arguments: Arguments) -> anyhow::Result<ExitCode> {
-    let path = arguments.output.unwrap_or_else(|| default_path(&arguments.capture, "table", ".html"));
+    let path = arguments.output.unwrap_or_else(|| default_path(&arguments.source.capture, "table", ".html"));
     let destination = Destination::new(Some(path.clone()), arguments.force)?;
     let threads = if arguments.split_threads { Threads::Split } else { Threads::Merged };
     let view = arguments.view.view();
-    let profile = read_profile(&arguments.capture, view, threads)?;
+    let profile = read_profile(&arguments.source.capture, view, threads)?;
     let working = Working::on("Writing the table");
     let mut namer = Namer::new(&profile.capture, native_names(&profile.capture));
     let sites = rows(&profile, &mut namer, threads);

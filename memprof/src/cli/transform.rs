@@ -9,7 +9,7 @@ use clap::ValueEnum;
 use super::destination::{Destination, default_path};
 use super::progress::Working;
 use super::resolved;
-use super::view::{ViewOptions, read_profile};
+use super::view::{Source, ViewOptions, read_profile};
 use crate::heap::{Namer, Threads, native_names};
 use crate::report::transform::Format;
 
@@ -26,8 +26,8 @@ use crate::report::transform::Format;
 pub(super) struct Arguments {
     /// The format to write
     format: FormatName,
-    /// The capture to transform
-    capture: PathBuf,
+    #[command(flatten)]
+    source: Source,
     /// Write to this file, or to standard output with - [default: memprof-<format>-<capture> with the
     /// format's suffix, beside the capture]
     #[arg(short, long, value_name = "OUT")]
@@ -77,21 +77,24 @@ pub(super) fn main(arguments: Arguments) -> anyhow::Result<ExitCode> {
         None => {
             let name = arguments.format.to_possible_value();
             let name = name.as_ref().map_or("", |name| name.get_name());
-            Some(default_path(&arguments.capture, name, format.map_or(".bin", Format::suffix)))
+            Some(default_path(&arguments.source.capture, name, format.map_or(".bin", Format::suffix)))
         }
     };
     let Some(format) = format else {
+        if arguments.source.capture.is_dir() {
+            bail!("resolved writes one capture anew: name a capture instead of a folder");
+        }
         if arguments.view.is_given() {
             bail!("resolved writes the whole capture: leave out the options that choose allocations");
         }
         let path =
             path.context("a capture cannot be written to standard output: name a file with --output")?;
-        resolved::write(&arguments.capture, &path, arguments.force)?;
+        resolved::write(&arguments.source.capture, &path, arguments.force)?;
         eprintln!("memprof: wrote {}", path.display());
         return Ok(ExitCode::SUCCESS);
     };
     let destination = Destination::new(path.clone(), arguments.force)?;
-    let profile = read_profile(&arguments.capture, arguments.view.view(), Threads::Merged)?;
+    let profile = read_profile(&arguments.source.capture, arguments.view.view(), Threads::Merged)?;
     let working = Working::on_writing(path.is_none());
     let mut namer = Namer::new(&profile.capture, native_names(&profile.capture));
     destination.write(|out| format.write(&profile, &mut namer, out))?;

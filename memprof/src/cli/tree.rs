@@ -1,7 +1,6 @@
 //! `memprof tree`
 
 use std::io::{IsTerminal, stdin, stdout};
-use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Context;
@@ -9,7 +8,7 @@ use crossterm::event::KeyCode;
 
 use super::destination::Destination;
 use super::progress::Working;
-use super::view::{ViewOptions, read_profile};
+use super::view::{Source, ViewOptions, read_profile};
 use crate::heap::{Namer, Threads, native_names};
 use crate::report::page::Heading;
 use crate::report::tree::browser::Browser;
@@ -29,8 +28,8 @@ use crate::terminal::{Input, Screen};
 #[derive(clap::Args)]
 #[command(verbatim_doc_comment)]
 pub(super) struct Arguments {
-    /// The capture to report on
-    capture: PathBuf,
+    #[command(flatten)]
+    source: Source,
     /// How many of the largest allocations to show
     #[arg(short, long, value_name = "N", default_value_t = BIGGEST_ALLOCATIONS)]
     biggest_allocs: usize,
@@ -39,7 +38,7 @@ pub(super) struct Arguments {
 }
 
 pub(super) fn main(arguments: Arguments) -> anyhow::Result<ExitCode> {
-    let profile = read_profile(&arguments.capture, arguments.view.view(), Threads::Split)?;
+    let profile = read_profile(&arguments.source.capture, arguments.view.view(), Threads::Split)?;
     let working = Working::on("Naming the functions");
     let namer = Namer::new(&profile.capture, native_names(&profile.capture));
     let tree = Tree::new(&profile, namer, arguments.biggest_allocs);

@@ -1,10 +1,23 @@
 //! The options by which a report's allocations are chosen, and the reading of a capture for it.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::notes;
 use super::progress::Progress;
 use crate::heap::{Profile, Question, TemporalProfile, TemporalQuestion, Threads, View};
+
+/// What to report on.
+#[derive(clap::Args)]
+pub(super) struct Source {
+    /// The capture to report on, or a folder: all captures in it, process by process and together
+    ///
+    /// Of a folder the peak is that of the sum over all processes; one that has ended holds nothing any more.
+    /// Captures tell the time at their samples of memory only (--interval, 10 ms unless told otherwise): within that
+    /// time the calls of different processes are put one after the other, so that the joint peak is exact to what the
+    /// processes allocate and release in one such interval.
+    #[arg(value_name = "CAPTURE|FOLDER")]
+    pub(super) capture: PathBuf,
+}
 
 /// Which allocations to report on. Default: those that lived when the most memory was in use.
 #[derive(clap::Args)]

@@ -4,12 +4,10 @@ use super::{
     machine::{Machine, Trial},
     process::Inspected,
 };
+use crate::target::hazard::{Hazard, has_fatal_return_probes, version};
 
 /// The oldest kernel: the first with all that the programs use (cookies of probes, linux 5.15).
 const OLDEST_KERNEL: (u32, u32) = (5, 15);
-/// Return probes enter the kernel by a system call from the first release on, which filters of system calls
-/// could refuse until the second (x86-64; `uprobe: Add uretprobe syscall`, `seccomp: passthrough uretprobe`).
-const FATAL_RETURN_PROBES: [(u32, u32); 2] = [(6, 11), (6, 14)];
 
 /// Name, number (`linux/capability.h`), and what it is for.
 const CAPABILITIES: [(&str, u32, &str); 4] = [
@@ -111,12 +109,6 @@ fn kernel(machine: &Machine) -> Check {
         Some(_) => Check::ok("kernel", found),
         None => Check::missing("kernel", "its release cannot be told", "mount /proc"),
     }
-}
-
-/// Major and minor number of a release such as `6.1.0-18-amd64`.
-fn version(release: &str) -> Option<(u32, u32)> {
-    let mut numbers = release.split(|letter: char| !letter.is_ascii_digit());
-    Some((numbers.next()?.parse().ok()?, numbers.next()?.parse().ok()?))
 }
 
 fn architecture(machine: &Machine) -> Check {
@@ -229,6 +221,7 @@ pub fn of_process(process: &Inspected, machine: &Machine) -> Vec<Check> {
         python(process),
         seccomp(process, machine),
         debugger(process),
+        program(process),
     ]
 }
 
@@ -259,9 +252,8 @@ fn python(process: &Inspected) -> Check {
 }
 
 fn seccomp(process: &Inspected, machine: &Machine) -> Check {
-    let [from, until] = FATAL_RETURN_PROBES;
-    let fatal = version(&machine.release).is_none_or(|version| from <= version && version < until);
-    match process.seccomp {
+    let fatal = has_fatal_return_probes(&machine.release);
+    match process.status.seccomp {
         0 => Check::ok("seccomp", "none"),
         _ if fatal => Check::missing(
             "seccomp",
@@ -273,20 +265,29 @@ fn seccomp(process: &Inspected, machine: &Machine) -> Check {
 }
 
 fn debugger(process: &Inspected) -> Check {
-    if process.tracer != 0 {
-        let found = format!("process {} debugs it", process.tracer);
+    if process.status.tracer != 0 {
+        let found = format!("process {} debugs it", process.status.tracer);
         return Check::note("debugger", found, "both can work on it; what stops it stops the recording too");
     }
-    if process.stopped {
+    if process.status.stopped {
         let remedy = format!("nothing is recorded until it goes on: kill -CONT {}", process.pid);
         return Check::note("debugger", "none, but the process is stopped", remedy);
     }
     Check::ok("debugger", "none")
 }
 
+fn program(process: &Inspected) -> Check {
+    let peculiar = process.hazards.iter().find(|hazard| matches!(hazard, Hazard::Go | Hazard::Emulator(_)));
+    match peculiar {
+        Some(hazard) => Check::note("program", hazard.to_string(), ""),
+        None => Check::ok("program", "runs on its own, on stacks that do not move"),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::target::hazard::Status;
 
     fn good_machine() -> Machine {
         let tried = || Ok("works".to_owned());
@@ -385,7 +386,7 @@ mod tests {
 
     #[test]
     fn return_probes_under_seccomp_are_fatal_on_some_kernels_only() {
-        let process = Inspected { seccomp: 2, ..good_process() };
+        let process = Inspected { status: Status { seccomp: 2, ..Status::default() }, ..good_process() };
         for (release, fatal) in
             [("6.10.9", false), ("6.11.0", true), ("6.12.6-amd64", true), ("6.13.1", true), ("6.14.0", false)]
         {
@@ -406,8 +407,8 @@ mod tests {
     fn an_unknown_interpreter_a_debugger_or_a_stop_is_a_note() {
         let processes = [
             Inspected { python: Some(Err("version 3.99 is not known".to_owned())), ..good_process() },
-            Inspected { tracer: 7, ..good_process() },
-            Inspected { stopped: true, ..good_process() },
+            Inspected { status: Status { tracer: 7, ..Status::default() }, ..good_process() },
+            Inspected { status: Status { stopped: true, ..Status::default() }, ..good_process() },
         ];
         for process in processes {
             let checks = of_process(&process, &good_machine());

@@ -4,7 +4,11 @@ use std::fs;
 
 use crate::{
     probe::plan,
-    target::{Process, TargetError, module},
+    target::{
+        Process, TargetError,
+        hazard::{self, Hazard, Status},
+        module,
+    },
     trace::recording::find_interpreter,
 };
 
@@ -21,12 +25,10 @@ pub struct Inspected {
     pub unreadable: Vec<String>,
     /// The Python interpreter's version, or why it could not be told; `None` where there is no interpreter.
     pub python: Option<Result<String, String>>,
-    /// The mode of its seccomp: 0 none, 1 strict, 2 filters (`Seccomp` of proc(5)).
-    pub seccomp: u32,
-    /// The process that debugs it, 0 for none (`TracerPid` of proc(5)).
-    pub tracer: i32,
-    /// It is stopped by a signal (`State` of proc(5)).
-    pub stopped: bool,
+    /// What its status says.
+    pub status: Status,
+    /// What there is to know of it before it is probed.
+    pub hazards: Vec<Hazard>,
 }
 
 impl Inspected {
@@ -45,7 +47,7 @@ impl Inspected {
             Ok(Some(python)) => Some(Ok(python.version.to_string())),
             Err(error) => Some(Err(error.to_string())),
         };
-        let inspected = Self {
+        Ok(Self {
             pid,
             command_line: process.command_line(),
             allocators: modules.iter().filter_map(allocator).collect(),
@@ -54,37 +56,16 @@ impl Inspected {
                 .map(|file| format!("{}: {}", file.path, file.reason))
                 .collect(),
             python,
-            ..Self::default()
-        };
-        // It may have ended meanwhile; then it has no seccomp any more either.
-        Ok(inspected.with_status(&fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default()))
-    }
-
-    /// Adds what the text of `/proc/PID/status` tells.
-    fn with_status(mut self, status: &str) -> Self {
-        let field = |name: &str| {
-            status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')).map_or("", str::trim)
-        };
-        self.seccomp = field("Seccomp").parse().unwrap_or(0);
-        self.tracer = field("TracerPid").parse().unwrap_or(0);
-        self.stopped = field("State").starts_with(['T', 't']);
-        self
+            // It may have ended meanwhile; then it has no seccomp any more either.
+            status: Status::parse(&fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default()),
+            hazards: hazard::of_process(pid, &modules),
+        })
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn status_tells_of_seccomp_tracer_and_state() {
-        let status =
-            "Name:\tSeccomp: 9\nState:\tT (stopped)\nTracerPid:\t77\nSeccomp:\t2\nSeccomp_filters:\t1\n";
-        let inspected = Inspected::default().with_status(status);
-        assert_eq!((inspected.seccomp, inspected.tracer, inspected.stopped), (2, 77, true));
-        let inspected = Inspected::default().with_status("State:\tS (sleeping)\nSeccomp:\tx\n");
-        assert_eq!((inspected.seccomp, inspected.tracer, inspected.stopped), (0, 0, false));
-    }
 
     #[test]
     fn a_process_that_is_not_there_cannot_be_looked_at() {

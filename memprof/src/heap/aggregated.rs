@@ -2,39 +2,29 @@
 
 use rustc_hash::FxHashMap;
 
-use super::events::Progress;
-use super::grouping::{Record as Allocations, records_entry};
-use super::question::{Question, View};
-use super::read_capture::ProfileError;
-use super::replay::{MAX_DEFINITIONS, define};
+use super::grouping::records_entry;
+use super::profile::{Capture, Profile, ProfileError, Question, View};
+use super::recording::Recording;
+use super::replay::{MAX_DEFINITIONS, Progress, define};
 use super::samples::{Sample, Samples};
 use super::sites::Site;
 use super::stacks::StackIndex;
 use super::tables::Tables;
-use crate::capture::{Aggregate, FrameRecord, Reader, Record};
-
-/// What such a capture tells of what was asked for.
-pub(super) struct Aggregated {
-    /// Ordered as in the file.
-    pub(super) records: Vec<Allocations>,
-    pub(super) samples: Vec<Sample>,
-    /// The most bytes that lived at one time.
-    pub(super) peak_memory: u64,
-    /// Number of sites.
-    pub(super) n_calls: u64,
-}
+use crate::capture::{Aggregate, FrameRecord, Record};
 
 /// Reads what is asked for, as far as such a capture tells of it.
 pub(super) fn read(
-    reader: &mut Reader,
-    tables: &mut Tables,
+    mut recording: Recording,
     question: &Question,
     progress: Progress<'_>,
-) -> Result<Aggregated, ProfileError> {
+) -> Result<Profile, ProfileError> {
     if let View::Temporary { .. } = question.view {
         return Err(ProfileError::Aggregated { what: "temporary allocations" });
     }
     let mut contents = Contents::default();
+    let header = recording.header();
+    let mut tables = Tables { python_version: header.python_version, ..Tables::default() };
+    let reader = recording.reader()?;
     while let Some(record) = reader.next_record()? {
         let limit = match record {
             Record::Aggregate(aggregate) => {
@@ -53,7 +43,7 @@ pub(super) fn read(
                 contents.traces.push((frame, parent));
                 ("stacks", contents.traces.len())
             }
-            other => match define(tables, &other) {
+            other => match define(&mut tables, &other) {
                 Ok(()) => continue,
                 Err(reached) => (reached.what, usize::MAX),
             },
@@ -68,9 +58,10 @@ pub(super) fn read(
     let peak_memory =
         contents.aggregates.iter().fold(0_u64, |sum, item| sum.wrapping_add(item.high_water_bytes));
     let n_calls = contents.aggregates.len() as u64;
-    contents.build_stacks(tables);
-    let records = contents.records(tables, question);
-    Ok(Aggregated {
+    contents.build_stacks(&mut tables);
+    let records = contents.records(&tables, question);
+    Ok(Profile {
+        capture: Capture::new(recording, tables),
         records,
         samples: contents.samples.into_at_most(question.max_memory_records),
         peak_memory,
@@ -98,7 +89,7 @@ impl Contents {
         }
     }
 
-    fn records(&self, tables: &Tables, question: &Question) -> Vec<Allocations> {
+    fn records(&self, tables: &Tables, question: &Question) -> Vec<super::grouping::Record> {
         let (mut records, mut places) = (Vec::new(), FxHashMap::default());
         for aggregate in &self.aggregates {
             let (count, bytes) = match question.view {

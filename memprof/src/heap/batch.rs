@@ -6,7 +6,7 @@
 use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
 use std::thread;
 
-use super::events::{Event, LimitReached, Observer, Progress};
+use super::replay::{Event, LimitReached, Observer, Progress};
 
 /// What happens in a capture.
 #[derive(Clone, Copy)]
@@ -15,6 +15,8 @@ pub(super) enum Item {
     Call(Event),
     /// There were `rss` bytes resident at `at_ms`.
     Memory { rss: u64, at_ms: i64 },
+    /// One of several processes has ended.
+    Ended { process: u16 },
 }
 
 /// Items in one batch: few enough that a batch stays in a processor's cache on its way.
@@ -107,6 +109,7 @@ fn follow(
                 match item {
                     Item::Call(event) => observer.call(event)?,
                     Item::Memory { rss, at_ms } => observer.memory(*rss, *at_ms),
+                    Item::Ended { process } => observer.ended(*process),
                 }
             }
         }

@@ -1,13 +1,14 @@
 //! How many bytes live, and the most that lived.
 
-use super::events::Event;
+use super::recording::Space;
+use super::replay::Event;
 use crate::blocks::{BlockMap, Ranges};
 use crate::capture::AllocatorKind;
 
-/// The size of the heap at one time.
+/// The size of the heap at one time: the sum over the blocks.
 ///
-/// memray does not subtract a block whose address is given out again without a deallocation, so that this can be
-/// more than the sum over the blocks.
+/// Where a recording has lost the release of a block, it ends when its address is given out again. memray goes on counting
+/// it, so that its peak is higher then than all that it shows.
 #[derive(Default)]
 pub(super) struct HeapSize {
     bytes: u64,
@@ -68,7 +69,9 @@ impl SizeFollower {
         self.calls += 1;
         match event.allocator.kind() {
             AllocatorKind::SimpleAllocation => {
-                self.blocks.insert(event.address, event.size);
+                if let Some(lost) = self.blocks.insert(event.address, event.size) {
+                    self.size.shrink(lost);
+                }
                 self.size.grow(event.size);
             }
             AllocatorKind::SimpleDeallocation => {
@@ -86,6 +89,16 @@ impl SizeFollower {
             }
         }
         self.size.is_at_peak();
+    }
+
+    /// A process has ended, and holds nothing from now on.
+    pub(super) fn end(&mut self, space: Space) {
+        for bytes in self.blocks.take(|address| space.holds(address)) {
+            self.size.shrink(bytes);
+        }
+        let size = &mut self.size;
+        let (begin, bytes) = space.range();
+        self.ranges.unmap(begin, bytes, |_, _, lost| size.shrink(lost));
     }
 
     /// How much lives.

@@ -6,9 +6,10 @@
 
 use rustc_hash::FxHashMap;
 
-use super::events::Event;
-use super::interval::Interval;
+use super::recording::Space;
+use super::replay::Event;
 use super::sites::SiteId;
+use super::temporal::Interval;
 use crate::blocks::{BlockMap, Cut, Ranges};
 use crate::capture::AllocatorKind;
 
@@ -134,8 +135,11 @@ impl HighWater {
         match event.allocator.kind() {
             AllocatorKind::SimpleAllocation => {
                 let site = site();
+                // The release of a block that was there was lost.
+                if let Some((size, before)) = self.blocks.insert(event.address, (event.size, site)) {
+                    self.change(before, u64::MAX, size.wrapping_neg());
+                }
                 self.change(site, 1, event.size);
-                self.blocks.insert(event.address, (event.size, site));
             }
             AllocatorKind::SimpleDeallocation => {
                 if let Some((size, site)) = self.blocks.remove(event.address) {
@@ -147,13 +151,22 @@ impl HighWater {
                 self.change(site, 1, event.size);
                 self.ranges.map(event.address, event.size, site);
             }
-            AllocatorKind::RangedDeallocation => self.unmap(event),
+            AllocatorKind::RangedDeallocation => self.unmap(event.address, event.size),
         }
     }
 
-    fn unmap(&mut self, event: &Event) {
+    /// A process has ended, and holds nothing from now on.
+    pub(super) fn end(&mut self, space: Space) {
+        for (size, site) in self.blocks.take(|address| space.holds(address)) {
+            self.change(site, u64::MAX, size.wrapping_neg());
+        }
+        let (begin, size) = space.range();
+        self.unmap(begin, size);
+    }
+
+    fn unmap(&mut self, begin: u64, size: u64) {
         let mut cuts = Vec::new();
-        self.ranges.unmap(event.address, event.size, |piece, cut, lost| {
+        self.ranges.unmap(begin, size, |piece, cut, lost| {
             cuts.push((cut, piece.value, lost));
             piece.value
         });

@@ -2,10 +2,11 @@
 
 use rustc_hash::FxHashMap;
 
-use super::events::Event;
-use super::interval::Interval;
+use super::recording::Space;
+use super::replay::Event;
 use super::sites::SiteId;
-use crate::blocks::{BlockMap, Cut, Ranges};
+use super::temporal::Interval;
+use crate::blocks::{BlockMap, Cut, Piece, Ranges};
 use crate::capture::AllocatorKind;
 
 #[derive(Clone, Copy, Default)]
@@ -59,7 +60,11 @@ impl Lifetimes {
             AllocatorKind::SimpleAllocation => {
                 self.bytes = self.bytes.wrapping_add(event.size);
                 let block = Block { size: event.size, site: site(), allocated_before };
-                self.blocks.insert(event.address, block);
+                // The release of a block that was there was lost.
+                if let Some(lost) = self.blocks.insert(event.address, block) {
+                    self.bytes = self.bytes.wrapping_sub(lost.size);
+                    self.release(lost.site, lost.allocated_before, 1, lost.size);
+                }
             }
             AllocatorKind::SimpleDeallocation => {
                 if let Some(block) = self.blocks.remove(event.address) {
@@ -109,6 +114,14 @@ impl Lifetimes {
             sum.n_allocations += n_allocations;
             sum.bytes = sum.bytes.wrapping_add(bytes);
         }
+    }
+
+    /// A process has ended, and holds nothing from now on. What it has not released counts as not released.
+    pub(super) fn end(&mut self, space: Space) {
+        let blocks = self.blocks.iter().filter(|(address, _)| space.holds(*address));
+        let pieces = self.ranges.iter().filter(|piece| space.holds(piece.begin));
+        let sizes = blocks.map(|(_, block)| block.size).chain(pieces.map(Piece::size));
+        self.bytes = sizes.fold(self.bytes, u64::wrapping_sub);
     }
 
     /// A sample was taken.

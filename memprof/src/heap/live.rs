@@ -4,11 +4,12 @@
 //! since. The latter is summed up by site until a new peak is reached, so that memory is bounded by what
 //! lives at one time and by the sites, and nothing has to be read twice.
 
-use super::events::Event;
 use super::grouping::SiteSum;
 use super::heap_size::HeapSize;
+use super::recording::Space;
+use super::replay::Event;
 use super::sites::SiteId;
-use crate::blocks::{BlockMap, Ranges};
+use crate::blocks::{BlockMap, Piece, Ranges};
 use crate::capture::AllocatorKind;
 
 /// A block, or a piece of a mapped range. Without padding: there are millions.
@@ -114,6 +115,7 @@ impl LiveHeap {
             AllocatorKind::SimpleAllocation => {
                 let block = Block { size: event.size, index, site: site() };
                 if let Some(replaced) = self.blocks.insert(event.address, block) {
+                    self.size.shrink(replaced.size);
                     self.depart(replaced);
                 }
                 self.size.grow(event.size);
@@ -129,7 +131,7 @@ impl LiveHeap {
                 self.ranges.map(event.address, event.size, mapped);
                 self.size.grow(event.size);
             }
-            AllocatorKind::RangedDeallocation => self.unmap(event),
+            AllocatorKind::RangedDeallocation => self.unmap(event.address, event.size),
         }
         if self.size.is_at_peak() {
             self.peak_calls = self.calls;
@@ -143,9 +145,30 @@ impl LiveHeap {
         }
     }
 
-    fn unmap(&mut self, event: &Event) {
+    /// A process has ended, and holds nothing from now on. What it has not released is known all the same.
+    pub(super) fn end(&mut self, space: Space) {
+        match self.wanted {
+            Wanted::AtEnd => {
+                let blocks = self.blocks.iter().filter(|(address, _)| space.holds(*address));
+                let pieces = self.ranges.iter().filter(|piece| space.holds(piece.begin));
+                let sizes = blocks.map(|(_, block)| block.size).chain(pieces.map(Piece::size));
+                let size = &mut self.size;
+                sizes.for_each(|bytes| size.shrink(bytes));
+            }
+            Wanted::AtPeakOrEnd => {
+                for block in self.blocks.take(|address| space.holds(address)) {
+                    self.size.shrink(block.size);
+                    self.depart(block);
+                }
+                let (begin, size) = space.range();
+                self.unmap(begin, size);
+            }
+        }
+    }
+
+    fn unmap(&mut self, begin: u64, bytes: u64) {
         let Self { ranges, departed, wanted, size, peak_calls, calls, .. } = self;
-        ranges.unmap(event.address, event.size, |piece, _, lost| {
+        ranges.unmap(begin, bytes, |piece, _, lost| {
             size.shrink(lost);
             let Mapped { index, since, site } = piece.value;
             if since <= *peak_calls && *wanted == Wanted::AtPeakOrEnd {

@@ -6,18 +6,15 @@
 
 mod aggregated;
 mod batch;
-mod events;
 mod grouping;
 mod heap_size;
 mod high_water;
-mod interval;
 mod lifetimes;
 mod live;
 mod names;
 mod native_names;
 mod profile;
-mod question;
-mod read_capture;
+mod recording;
 mod replay;
 mod resolved;
 mod samples;
@@ -28,18 +25,18 @@ mod tables;
 mod temporal;
 mod temporary;
 
-pub use events::Progress;
 pub use grouping::{Record, Threads};
-pub use interval::Interval;
 pub use names::{Frame, FrameId, Namer, NativeName, NativeNames, NoNativeNames};
 pub use native_names::native_names;
-pub use profile::Profile;
-pub use question::{MAX_MEMORY_RECORDS, Question, View};
-pub use read_capture::{Capture, MAX_LIVE_BLOCKS, ProfileError};
+pub use profile::{
+    Capture, MAX_LIVE_BLOCKS, MAX_MEMORY_RECORDS, Profile, ProfileError, Question, View, is_aggregated,
+};
+pub use recording::PROCESS_FILE;
+pub use replay::Progress;
 pub use resolved::{ResolveError, read_definitions, resolve, resolved_extension, resolved_header};
 pub use samples::Sample;
 pub use sites::Site;
 pub use stacks::{StackIndex, StackTree};
-pub use statistics::{Statistics, Total};
+pub use statistics::{ProcessTotal, Statistics, Total};
 pub use tables::{MappedFile, Tables};
-pub use temporal::{TemporalProfile, TemporalQuestion, TemporalRecord, TemporalView};
+pub use temporal::{Interval, TemporalProfile, TemporalQuestion, TemporalRecord, TemporalView};

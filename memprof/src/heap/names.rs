@@ -5,7 +5,7 @@ use std::rc::Rc;
 use rustc_hash::FxHashMap;
 
 use super::grouping::Record;
-use super::read_capture::Capture;
+use super::profile::Capture;
 use super::replay::HiddenFrames;
 use super::stacks::StackIndex;
 use crate::capture::line;
@@ -141,12 +141,15 @@ impl<'c> Namer<'c> {
         out: &mut Vec<FrameId>,
     ) {
         out.clear();
+        let mut python: Vec<StackIndex> = self.capture.tables.stacks.inside_out(stack).collect();
+        let process = if self.capture.tables.has_processes { python.pop() } else { None };
         if self.capture.header.native_traces {
-            self.hybrid_stack(thread, stack, native, generation, out);
+            self.hybrid_stack(thread, &python, native, generation, out);
         } else {
-            self.python_stack(stack, out);
-            out.truncate(out.len().saturating_sub(self.hidden.in_thread(thread)));
+            let shown = python.len().saturating_sub(self.hidden.in_thread(thread));
+            out.extend(python[..shown].iter().map(|&stack| self.python_frame(stack)));
         }
+        out.extend(process.map(|process| self.python_frame(process)));
     }
 
     /// The innermost frame of a record, `None` where nothing is known of its stack.
@@ -181,8 +184,7 @@ impl<'c> Namer<'c> {
         let tables = &self.capture.tables;
         let frame = tables.stacks.frame(stack);
         let frame = tables.codes.get(&frame.code).map_or(Frame { function: "", file: "", line: 0 }, |code| {
-            let version = self.capture.header.python_version;
-            let line = line(version, &code.line_table, code.first_line, frame.offset);
+            let line = line(code.python_version, &code.line_table, code.first_line, frame.offset);
             Frame { function: &code.function, file: &code.file, line }
         });
         let id = self.frames.intern(frame);
@@ -197,13 +199,12 @@ impl<'c> Namer<'c> {
     fn hybrid_stack(
         &mut self,
         thread: u64,
-        stack: StackIndex,
+        python: &[StackIndex],
         native: u32,
         generation: u32,
         out: &mut Vec<FrameId>,
     ) {
         let capture = self.capture;
-        let python: Vec<StackIndex> = capture.tables.stacks.inside_out(stack).collect();
         let native: Vec<u64> = capture.tables.native_stack(native).collect();
         let skipped = self.hidden.in_thread(thread);
         let first_kept = python.len().checked_sub(skipped + 1).filter(|_| skipped > 0);

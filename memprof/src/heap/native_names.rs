@@ -10,7 +10,7 @@ use blazesym::symbolize::{CodeInfo, Input, Symbolized, Symbolizer};
 use rustc_hash::{FxHashMap, FxHashSet};
 
 use super::names::{NativeName, NativeNames};
-use super::read_capture::Capture;
+use super::profile::Capture;
 use super::tables::Tables;
 use crate::capture::{Extension, NativeSymbol};
 

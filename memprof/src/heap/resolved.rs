@@ -8,15 +8,14 @@ use std::path::Path;
 
 use rustc_hash::{FxHashMap, FxHashSet};
 
-use super::events::{Event, LimitReached, Observer, Progress};
 use super::names::{Frame, FrameId, Namer};
-use super::read_capture::{Capture, ProfileError};
-use super::replay::replay;
+use super::profile::{Capture, ProfileError};
+use super::recording::Recording;
+use super::replay::{Event, LimitReached, Observer, Progress, replay};
 use super::stacks::StackIndex;
 use super::tables::Tables;
 use crate::capture::{
-    AllocatorKind, CodeObject, Extension, FileFormat, Header, NativeId, PythonFrame, Reader, Sink, StackId,
-    WriteError,
+    AllocatorKind, CodeObject, Extension, Header, NativeId, PythonFrame, Sink, StackId, WriteError,
 };
 
 /// Line tables in the form of CPython 3.11 (`PY_VERSION_HEX`), in which [`LINE_TABLE`] is written.
@@ -47,13 +46,13 @@ pub fn read_definitions(path: &Path, progress: Progress<'_>) -> Result<Capture, 
         fn memory(&mut self, _: u64, _: i64) {}
     }
 
-    let mut reader = Reader::open(path)?;
-    if reader.header().file_format == FileFormat::AggregatedAllocations {
+    let mut recording = Recording::open(path)?;
+    if recording.is_aggregated() {
         return Err(ProfileError::Aggregated { what: "single allocations" });
     }
     let mut tables = Tables::default();
-    replay(&mut reader, &mut tables, &mut Nothing, progress)?;
-    Ok(Capture::new(path, &reader, tables))
+    replay(&mut recording, &mut tables, &mut Nothing, progress)?;
+    Ok(Capture::new(recording, tables))
 }
 
 /// The head of a capture's resolved form.
@@ -83,7 +82,7 @@ pub fn resolve(
     sink: &mut dyn Sink,
     progress: Progress<'_>,
 ) -> Result<(), ResolveError> {
-    let mut reader = Reader::open(path).map_err(ProfileError::from)?;
+    let mut recording = Recording::open(path)?;
     let mut writer = Resolving {
         namer,
         sink,
@@ -92,7 +91,7 @@ pub fn resolve(
         frames: Vec::new(),
         failed: None,
     };
-    replay(&mut reader, &mut Tables::default(), &mut writer, progress).map_err(ProfileError::from)?;
+    replay(&mut recording, &mut Tables::default(), &mut writer, progress).map_err(ProfileError::from)?;
     writer.failed.map_or(Ok(()), |error| Err(error.into()))
 }
 

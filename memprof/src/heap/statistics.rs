@@ -4,13 +4,13 @@ use std::path::Path;
 
 use rustc_hash::FxHashMap;
 
-use super::events::{Event, LimitReached, Observer, Progress};
-use super::heap_size::SizeFollower;
-use super::read_capture::{Capture, MAX_LIVE_BLOCKS, ProfileError};
-use super::replay::replay;
+use super::heap_size::{HeapSize, SizeFollower};
+use super::profile::{Capture, MAX_LIVE_BLOCKS, ProfileError};
+use super::recording::Recording;
+use super::replay::{Event, LimitReached, Observer, Progress, replay};
 use super::stacks::StackIndex;
 use super::tables::Tables;
-use crate::capture::{Allocator, FileFormat, Reader};
+use crate::capture::Allocator;
 
 /// Allocations and their bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -26,9 +26,21 @@ impl Total {
     }
 }
 
+/// What one of several processes allocated.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ProcessTotal {
+    /// Its process id and command line.
+    pub name: String,
+    pub n_allocations: u64,
+    /// The most bytes that lived in it at one time.
+    pub peak_memory: u64,
+}
+
 /// The totals of a capture with all allocations.
 pub struct Statistics {
     pub capture: Capture,
+    /// The processes in the order in which their captures begin; none where the recording is of one capture.
+    pub processes: Vec<ProcessTotal>,
     /// Of all allocations.
     pub total: Total,
     /// The most bytes that lived at one time.
@@ -44,18 +56,19 @@ pub struct Statistics {
 }
 
 impl Statistics {
-    /// Reads a capture.
+    /// Reads a capture, or those in a folder.
     pub fn read(path: &Path, progress: Progress<'_>) -> Result<Self, ProfileError> {
-        let mut reader = Reader::open(path)?;
-        if reader.header().file_format == FileFormat::AggregatedAllocations {
+        let mut recording = Recording::open(path)?;
+        if recording.is_aggregated() {
             return Err(ProfileError::Aggregated {
                 what: "every allocation, from which statistics are made",
             });
         }
         let mut tables = Tables::default();
-        let mut totals = Totals::default();
-        replay(&mut reader, &mut tables, &mut totals, progress)?;
+        let mut totals = Totals::new(recording.parts.len());
+        replay(&mut recording, &mut tables, &mut totals, progress)?;
 
+        let processes = if recording.is_joint { totals.processes(&recording) } else { Vec::new() };
         let by_allocator =
             Allocator::ALL.into_iter().zip(totals.by_allocator).filter(|(_, count)| *count > 0).collect();
         let by_stack =
@@ -63,10 +76,11 @@ impl Statistics {
         let mut by_size = totals.by_size;
         by_size.extend((0..).zip(totals.by_small_size).filter(|(_, count)| *count > 0));
         Ok(Self {
-            capture: Capture::new(path, &reader, tables),
+            capture: Capture::new(recording, tables),
+            processes,
             total: totals.total,
-            peak_memory: totals.heap.size().peak_bytes(),
-            n_calls: totals.heap.calls(),
+            peak_memory: totals.size.peak_bytes(),
+            n_calls: totals.heaps.iter().map(SizeFollower::calls).sum(),
             by_size,
             by_allocator,
             by_stack,
@@ -78,7 +92,12 @@ impl Statistics {
 const SMALL: usize = 1 << 13;
 
 struct Totals {
-    heap: SizeFollower,
+    /// By the number of the process.
+    heaps: Vec<SizeFollower>,
+    /// Of all processes.
+    size: HeapSize,
+    n_allocations: Vec<u64>,
+    n_blocks: usize,
     total: Total,
     by_allocator: [u64; Allocator::ALL.len()],
     by_small_size: Vec<u64>,
@@ -88,10 +107,13 @@ struct Totals {
     stacks: Vec<StackIndex>,
 }
 
-impl Default for Totals {
-    fn default() -> Self {
+impl Totals {
+    fn new(n_processes: usize) -> Self {
         Self {
-            heap: SizeFollower::default(),
+            heaps: (0..n_processes).map(|_| SizeFollower::default()).collect(),
+            size: HeapSize::default(),
+            n_allocations: vec![0; n_processes],
+            n_blocks: 0,
             total: Total::default(),
             by_allocator: [0; _],
             by_small_size: vec![0; SMALL],
@@ -100,12 +122,22 @@ impl Default for Totals {
             stacks: Vec::new(),
         }
     }
-}
 
-impl Totals {
+    fn processes(&self, recording: &Recording) -> Vec<ProcessTotal> {
+        let parts = recording.parts.iter().zip(&self.heaps).zip(&self.n_allocations);
+        parts
+            .map(|((part, heap), &n_allocations)| ProcessTotal {
+                name: part.label(),
+                n_allocations,
+                peak_memory: heap.size().peak_bytes(),
+            })
+            .collect()
+    }
+
     #[inline]
     fn count(&mut self, event: &Event) {
         self.total.add(event.size);
+        self.n_allocations[usize::from(event.process)] += 1;
         self.by_allocator[usize::from(event.allocator.id()) - 1] += 1;
         match self.by_small_size.get_mut(event.size as usize) {
             Some(count) => *count += 1,
@@ -126,7 +158,7 @@ impl Totals {
 impl Observer for Totals {
     #[inline]
     fn foresee(&self, event: &Event) {
-        self.heap.foresee(event);
+        self.heaps[usize::from(event.process)].foresee(event);
     }
 
     #[inline]
@@ -134,12 +166,22 @@ impl Observer for Totals {
         if event.allocator.allocates() {
             self.count(event);
         }
-        self.heap.follow(event);
-        if self.heap.len() > MAX_LIVE_BLOCKS {
+        let heap = &mut self.heaps[usize::from(event.process)];
+        let (blocks, bytes) = (heap.len(), heap.size().bytes());
+        heap.follow(event);
+        self.n_blocks = self.n_blocks + heap.len() - blocks;
+        self.size.shrink(bytes);
+        self.size.grow(heap.size().bytes());
+        self.size.is_at_peak();
+        if self.n_blocks > MAX_LIVE_BLOCKS {
             return Err(LimitReached { what: "blocks at one time", limit: MAX_LIVE_BLOCKS });
         }
         Ok(())
     }
 
     fn memory(&mut self, _: u64, _: i64) {}
+
+    fn ended(&mut self, process: u16) {
+        self.size.shrink(self.heaps[usize::from(process)].size().bytes());
+    }
 }

@@ -11,6 +11,8 @@ pub(super) struct Code {
     pub(super) file: Box<str>,
     pub(super) first_line: i32,
     pub(super) line_table: Box<[u8]>,
+    /// `PY_VERSION_HEX` of the interpreter: it says how the line table is to be read.
+    pub(super) python_version: u32,
 }
 
 /// A native frame inside of another.
@@ -44,6 +46,14 @@ pub struct Tables {
     /// Mapped files and segments, of all generations.
     pub(super) n_segments: usize,
     pub(super) thread_names: FxHashMap<u64, Box<str>>,
+    /// Whether the outermost frame of each stack stands for the process.
+    pub(super) has_processes: bool,
+    /// By the number of the process, from its generations of maps, of which the first has number 1, to those of all.
+    pub(super) generations_by_process: Vec<Vec<u32>>,
+    /// The number of the latest generation of maps of the capture that is being read, 0 before the first.
+    pub(super) generation: u32,
+    /// Of the interpreter whose capture is being read.
+    pub(super) python_version: u32,
 }
 
 impl Tables {
@@ -55,13 +65,14 @@ impl Tables {
                 file: String::from_utf8_lossy(code.file).into(),
                 first_line: code.first_line,
                 line_table: code.line_table.into(),
+                python_version: self.python_version,
             },
         );
     }
 
-    /// The number of the latest generation of maps, 0 before the first.
-    pub(super) fn generation(&self) -> u32 {
-        self.generations.len() as u32
+    /// The latest generation of the capture that is being read.
+    pub(super) fn latest_mapped(&mut self) -> Option<&mut Vec<MappedFile>> {
+        self.generations.get_mut((self.generation as usize).checked_sub(1)?)
     }
 
     /// The Python stacks.

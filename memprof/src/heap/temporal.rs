@@ -8,17 +8,16 @@ use std::path::Path;
 
 use rustc_hash::FxHashMap;
 
-use super::events::{Event, LimitReached, Observer, Progress};
 use super::grouping::Threads;
 use super::high_water::HighWater;
-use super::interval::Interval;
 use super::lifetimes::Lifetimes;
-use super::read_capture::{Capture, MAX_LIVE_BLOCKS, ProfileError};
-use super::replay::replay;
+use super::profile::{Capture, MAX_LIVE_BLOCKS, ProfileError};
+use super::recording::{Recording, Space};
+use super::replay::{Event, LimitReached, Observer, Progress, replay};
 use super::samples::{Sample, Samples};
 use super::sites::{Site, SiteId, Sites};
 use super::tables::Tables;
-use crate::capture::{FileFormat, Reader};
+use crate::capture::Record;
 
 /// Which view over time is asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,6 +35,17 @@ pub struct TemporalQuestion {
     pub threads: Threads,
     /// How many samples of memory to keep; time is divided by them.
     pub max_memory_records: usize,
+}
+
+/// What one site held for some time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Interval {
+    /// The number of samples before: 0 for what began before the first.
+    pub allocated_before: usize,
+    /// The number of samples before its end; `None` where it did not end.
+    pub deallocated_before: Option<usize>,
+    pub n_allocations: u64,
+    pub bytes: u64,
 }
 
 /// What one site held, interval by interval.
@@ -62,27 +72,29 @@ pub struct TemporalProfile {
 }
 
 impl TemporalProfile {
-    /// Reads a capture.
+    /// Reads a capture, or those in a folder.
     pub fn read(
         path: &Path,
         question: &TemporalQuestion,
         progress: Progress<'_>,
     ) -> Result<Self, ProfileError> {
-        let mut reader = Reader::open(path)?;
-        if reader.header().file_format == FileFormat::AggregatedAllocations {
+        let mut recording = Recording::open(path)?;
+        if recording.is_aggregated() {
             return Err(ProfileError::Aggregated { what: "the time of allocations" });
         }
-        // Time is divided by the samples that are shown: by all, unless there prove to be more than are asked for.
+        // Time is divided by the samples that are shown: by all, unless there prove to be more than are asked for. Of
+        // several processes the last call of all has to be known before: theirs end at different times.
         let max_samples = question.max_memory_records.max(1);
+        let (n_samples, n_calls) = if recording.is_joint { count(path)? } else { (0, 0) };
         let mut tables = Tables::default();
-        let mut observer = Temporal::new(question, 1, max_samples);
-        replay(&mut reader, &mut tables, &mut observer, progress)?;
-        if observer.n_samples > max_samples {
+        let mut observer = Temporal::new(question, n_samples.div_ceil(max_samples).max(1), n_calls);
+        replay(&mut recording, &mut tables, &mut observer, progress)?;
+        if let Follower::GivenUp = observer.view {
             let stride = observer.n_samples.div_ceil(max_samples);
-            reader = Reader::open(path)?;
+            recording = Recording::open(path)?;
             tables = Tables::default();
-            observer = Temporal::new(question, stride, usize::MAX);
-            replay(&mut reader, &mut tables, &mut observer, progress)?;
+            observer = Temporal::new(question, stride, n_calls);
+            replay(&mut recording, &mut tables, &mut observer, progress)?;
         }
         let Temporal { sites, view, samples, peak, n_calls, .. } = observer;
         let high_water_bytes = match &view {
@@ -106,7 +118,7 @@ impl TemporalProfile {
             .collect();
         records.sort_unstable_by_key(|record| record.site);
         Ok(Self {
-            capture: Capture::new(path, &reader, tables),
+            capture: Capture::new(recording, tables),
             records,
             samples: samples.into_at_most(question.max_memory_records),
             high_water_bytes,
@@ -114,6 +126,23 @@ impl TemporalProfile {
             n_calls,
         })
     }
+}
+
+/// Counts the samples and the calls of a capture.
+fn count(path: &Path) -> Result<(usize, u64), ProfileError> {
+    let (mut n_samples, mut n_calls) = (0, 0);
+    for part in &mut Recording::open(path)?.parts {
+        let reader = part.reader()?;
+        while let Some(record) = reader.next_record()? {
+            match record {
+                Record::Memory { .. } => n_samples += 1,
+                Record::Call(_) => n_calls += 1,
+                _ => {}
+            }
+        }
+        part.close();
+    }
+    Ok((n_samples, n_calls))
 }
 
 /// What follows the calls of a view.
@@ -130,17 +159,19 @@ struct Temporal {
     view: Follower,
     samples: Samples,
     n_samples: usize,
-    /// Of how many samples one divides time, and the most samples there may be.
+    /// Of how many samples one divides time, and the most that may.
     stride: usize,
     max_samples: usize,
     /// Samples that divide time if another call comes: nothing is shown of those after the last.
     n_ahead: usize,
+    /// All calls of several processes, 0 of one; and those that were followed.
+    all_calls: u64,
     n_calls: u64,
     peak: u64,
 }
 
 impl Temporal {
-    fn new(question: &TemporalQuestion, stride: usize, max_samples: usize) -> Self {
+    fn new(question: &TemporalQuestion, stride: usize, all_calls: u64) -> Self {
         Self {
             threads: question.threads,
             sites: Sites::default(),
@@ -151,8 +182,9 @@ impl Temporal {
             samples: Samples::default(),
             n_samples: 0,
             stride,
-            max_samples,
+            max_samples: question.max_memory_records.max(1),
             n_ahead: 0,
+            all_calls,
             n_calls: 0,
             peak: 0,
         }
@@ -221,10 +253,23 @@ impl Observer for Temporal {
             Follower::GivenUp => 0,
         };
         self.samples.push(Sample { at_ms, rss, heap });
-        self.n_ahead += usize::from(self.n_samples.is_multiple_of(self.stride));
+        let divides = self.n_samples.is_multiple_of(self.stride);
         self.n_samples += 1;
-        if self.n_samples > self.max_samples {
+        if self.n_samples.div_ceil(self.stride) > self.max_samples {
             self.view = Follower::GivenUp;
+        }
+        self.n_ahead += usize::from(divides);
+        if self.n_calls < self.all_calls {
+            self.divide();
+        }
+    }
+
+    fn ended(&mut self, process: u16) {
+        let space = Space::of(process);
+        match &mut self.view {
+            Follower::HighWater(high_water) => high_water.end(space),
+            Follower::Leaks(lifetimes) => lifetimes.end(space),
+            Follower::GivenUp => {}
         }
     }
 }

@@ -5,6 +5,7 @@
 use rustc_hash::FxHashMap;
 
 use crate::capture::Header;
+use crate::heap::PROCESS_FILE;
 
 /// The module of an allocation to which no module can be given.
 const ROOT: &str = "<root>";
@@ -43,12 +44,12 @@ impl Modules {
         ROOT.into()
     }
 
-    /// The first component of a file's module, `None` for one of the standard library.
+    /// The first component of a file's module, `None` for one of the standard library and for a process.
     fn top_level_module(&self, file: &str) -> Option<Box<str>> {
         if file.is_empty() {
             return Some("unknown".into());
         }
-        if file.starts_with("<frozen ") {
+        if file.starts_with("<frozen ") || file == PROCESS_FILE {
             return None;
         }
         let path = PurePath::new(file);

@@ -11,7 +11,7 @@ use super::local_time::LocalTime;
 use super::modules::Modules;
 use super::size::human;
 use super::visible;
-use crate::heap::{FrameId, Namer, NoNativeNames, Statistics, Total};
+use crate::heap::{FrameId, Namer, NoNativeNames, ProcessTotal, Statistics, Total};
 
 /// The width of the longest bar of the histogram, in characters.
 const LONGEST_BAR: u64 = 25;
@@ -28,6 +28,9 @@ pub struct StatsReport {
     top_allocations_by_count: Vec<LocationCount>,
     top_modules_by_allocation_size: Vec<ModuleTotal>,
     top_modules_by_allocation_count: Vec<ModuleTotal>,
+    /// Only of several processes; memray has no such key.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    processes: Vec<ProcessLine>,
     metadata: Metadata,
     #[serde(skip)]
     sizes: Option<(u64, u64)>,
@@ -50,6 +53,28 @@ struct ModuleTotal {
     module: Box<str>,
     num_allocations: u64,
     total_bytes: u64,
+}
+
+/// What one of several processes allocated.
+#[derive(Serialize)]
+struct ProcessLine {
+    process: String,
+    num_allocations: u64,
+    peak_memory: u64,
+}
+
+impl ProcessLine {
+    fn new(total: &ProcessTotal) -> Self {
+        let &ProcessTotal { ref name, n_allocations, peak_memory } = total;
+        Self { process: name.clone(), num_allocations: n_allocations, peak_memory }
+    }
+
+    /// All processes, the largest first.
+    fn all(totals: &[ProcessTotal]) -> Vec<Self> {
+        let mut lines: Vec<Self> = totals.iter().map(Self::new).collect();
+        lines.sort_by_key(|line| std::cmp::Reverse(line.peak_memory));
+        lines
+    }
 }
 
 /// What memray tells of a capture beside its allocations.
@@ -108,6 +133,7 @@ impl StatsReport {
             top_modules_by_allocation_count: top_modules(&modules, n_largest, |module| {
                 module.num_allocations
             }),
+            processes: ProcessLine::all(&statistics.processes),
             metadata: Metadata {
                 start_time: LocalTime { ms: header.start_ms }.to_string(),
                 end_time: LocalTime { ms: header.end_ms }.to_string(),
@@ -137,6 +163,14 @@ impl StatsReport {
         writeln!(out, "📏 Total allocations:\n\t{}\n", self.total_num_allocations)?;
         writeln!(out, "📦 Total memory allocated:\n\t{}\n", human(self.total_bytes_allocated))?;
         writeln!(out, "📈 Peak memory usage:\n\t{}\n", human(self.metadata.peak_memory))?;
+        if !self.processes.is_empty() {
+            writeln!(out, "👪 {} processes, by their own peaks:", self.processes.len())?;
+            for ProcessLine { process, num_allocations, peak_memory } in &self.processes {
+                let (name, peak) = (visible(process), human(*peak_memory));
+                writeln!(out, "\t- {name}: {peak} peak | {num_allocations} allocations")?;
+            }
+            writeln!(out)?;
+        }
         writeln!(out, "📊 Histogram of allocation size:")?;
         self.write_histogram(out)?;
 

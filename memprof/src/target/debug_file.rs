@@ -21,10 +21,7 @@ pub fn find(file: &File, path: &str, root: &Path) -> Option<File> {
     let Names { build_id, link } = Names::of(file)?;
     let candidates = candidates(path, build_id.as_deref(), link.as_ref().map(|(name, _)| name.as_str()));
     for root in [root, Path::new("/")] {
-        let Ok(root) = open(root, OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty())
-        else {
-            continue;
-        };
+        let Ok(root) = open_root(root) else { continue };
         for candidate in &candidates {
             let Ok(found) = open_inside(&root, candidate) else { continue };
             let belongs = match &build_id {
@@ -80,8 +77,13 @@ fn candidates(path: &str, build_id: Option<&[u8]>, link: Option<&str>) -> Vec<Pa
     found
 }
 
+/// Opens a folder that others are opened inside of.
+pub(super) fn open_root(root: &Path) -> io::Result<OwnedFd> {
+    Ok(open(root, OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty())?)
+}
+
 /// Opens a regular file, with links followed as if the folder were the root.
-fn open_inside(root: &OwnedFd, path: &Path) -> io::Result<File> {
+pub(super) fn open_inside(root: &OwnedFd, path: &Path) -> io::Result<File> {
     let how = OpenHow::new()
         .flags(OFlag::O_RDONLY | OFlag::O_CLOEXEC | OFlag::O_NONBLOCK | OFlag::O_NOCTTY)
         .resolve(ResolveFlag::RESOLVE_IN_ROOT | ResolveFlag::RESOLVE_NO_MAGICLINKS);

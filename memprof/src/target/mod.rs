@@ -3,6 +3,7 @@
 pub mod cgroup;
 pub mod container;
 pub mod debug_file;
+pub mod hazard;
 pub mod identity;
 pub mod invoker;
 pub mod launch;

@@ -1,6 +1,12 @@
 //! The ELF files that a process has mapped: one [`Module`] a file, held open.
 
-use std::{fs::File, io, os::fd::AsRawFd as _, path::PathBuf, sync::Arc};
+use std::{
+    fs::File,
+    io,
+    os::{fd::AsRawFd as _, unix::fs::MetadataExt as _},
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use memmap2::Mmap;
 use object::{
@@ -9,7 +15,7 @@ use object::{
     read::elf::{FileHeader as _, ProgramHeader as _},
 };
 
-use super::{maps::Mapping, process::Process};
+use super::{debug_file, maps::Mapping, process::Process};
 
 /// What names a file: device and inode.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -113,8 +119,7 @@ pub fn modules(process: &Process, mappings: &[Mapping]) -> (Vec<Module>, Vec<Unr
 
 fn open(process: &Process, id: FileId, mappings: Vec<Mapping>) -> Result<Module, String> {
     let mapping = mappings.iter().find(|mapping| mapping.executable).ok_or("no executable mapping")?.clone();
-    let path = format!("/proc/{}/map_files/{:x}-{:x}", process.pid, mapping.begin, mapping.end);
-    let file = File::open(&path).map_err(|error| describe(&error))?;
+    let file = open_mapped(process, id, &mapping).map_err(|error| describe(&error))?;
     // SAFETY: another process may change the file under us; all readers of it take every byte as untrusted. Not covered: the
     // kernel keeps a running executable from being written, a library not, and one that is cut short while it is read
     // raises SIGBUS in this process. Package managers replace files, which leaves this inode alone.
@@ -130,6 +135,23 @@ fn open(process: &Process, id: FileId, mappings: Vec<Mapping>) -> Result<Module,
         file: Arc::new(file),
         data: Arc::new(data),
     })
+}
+
+/// Opens a file that is mapped: the mapping itself leads to it. Where that takes privileges that this process does not have
+/// (`map_files` is the owner's, and wants `CAP_CHECKPOINT_RESTORE`), the file at its path in the process's root will do, if
+/// it is the same.
+fn open_mapped(process: &Process, id: FileId, mapping: &Mapping) -> io::Result<File> {
+    let path = format!("/proc/{}/map_files/{:x}-{:x}", process.pid, mapping.begin, mapping.end);
+    let refused = match File::open(path) {
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => error,
+        opened => return opened,
+    };
+    let root = debug_file::open_root(&process.root())?;
+    let path = Path::new(&mapping.path);
+    let file = debug_file::open_inside(&root, path.strip_prefix("/").unwrap_or(path))?;
+    let metadata = file.metadata()?;
+    let device = (libc::major(metadata.dev()), libc::minor(metadata.dev()));
+    if (FileId { device, inode: metadata.ino() }) == id { Ok(file) } else { Err(refused) }
 }
 
 fn describe(error: &io::Error) -> String {

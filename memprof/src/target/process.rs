@@ -6,7 +6,10 @@ use std::{
     path::PathBuf,
 };
 
-use super::maps::{self, Mapping};
+use super::{
+    hazard::Hazard,
+    maps::{self, Mapping},
+};
 
 /// Why a process cannot be traced or inspected.
 #[derive(Debug, thiserror::Error)]
@@ -31,6 +34,9 @@ pub enum TargetError {
     /// A 32-bit process on a 64-bit kernel.
     #[error("process {0} runs {1}, which is not a 64-bit x86-64 program: memprof cannot trace it")]
     WrongArchitecture(i32, String),
+    /// A probe could kill it.
+    #[error("process {0} is not probed: {1}")]
+    Harmful(i32, Hazard),
     /// It ended while being looked at.
     #[error("process {0} ended while it was being inspected")]
     WentAway(i32),

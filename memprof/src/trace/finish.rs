@@ -9,17 +9,20 @@ use std::{
 
 use memprof_common::counter::Counters;
 
-use super::session::{Finished, Session};
+use super::session::{Finished, Session, now_ms};
 use crate::capture::WriteError;
 
 /// Threads at most. The processors belong to the targets.
 const MAX_THREADS: usize = 4;
 
+/// A session, its counters, and when it ended, in milliseconds since the epoch.
+type Ended = (Box<Session>, Counters, i64);
+
 type Outcome = Result<Option<Finished>, WriteError>;
 
 /// Completes captures in threads of its own.
 pub struct Finisher {
-    sessions: mpsc::Sender<(Box<Session>, Counters)>,
+    sessions: mpsc::Sender<Ended>,
     outcomes: mpsc::Receiver<Outcome>,
     under_way: usize,
 }
@@ -27,7 +30,7 @@ pub struct Finisher {
 impl Finisher {
     /// Starts the threads.
     pub fn start() -> Self {
-        let (sessions, received) = mpsc::channel::<(Box<Session>, Counters)>();
+        let (sessions, received) = mpsc::channel::<Ended>();
         let (sender, outcomes) = mpsc::channel();
         let received = Arc::new(Mutex::new(received));
         let threads = thread::available_parallelism().map_or(1, NonZero::get).min(MAX_THREADS);
@@ -37,8 +40,8 @@ impl Finisher {
                 loop {
                     // The lock is held by the one that waits; it cannot be poisoned, since receiving does not panic.
                     let next = received.lock().map(|received| received.recv());
-                    let Ok(Ok((session, counters))) = next else { break };
-                    if sender.send(session.finish(&counters)).is_err() {
+                    let Ok(Ok((session, counters, end_ms))) = next else { break };
+                    if sender.send(session.finish(&counters, end_ms)).is_err() {
                         break;
                     }
                 }
@@ -49,7 +52,7 @@ impl Finisher {
 
     /// Begins to complete a capture.
     pub fn finish(&mut self, session: Session, counters: Counters) {
-        if self.sessions.send((Box::new(session), counters)).is_ok() {
+        if self.sessions.send((Box::new(session), counters, now_ms())).is_ok() {
             self.under_way += 1;
         }
     }

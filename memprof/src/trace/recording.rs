@@ -33,7 +33,7 @@ use crate::{
         memory::ProcessMemory,
     },
     target::{
-        Process, TargetError,
+        Process, TargetError, hazard,
         module::{self, FileId, Module},
     },
     unwind::table::FileReport,
@@ -251,6 +251,14 @@ impl Recording {
             // A file that is no program has no allocator either; what cannot be opened might.
             if !file.path.is_empty() {
                 log::debug!("{}: {}", file.path, file.reason);
+            }
+        }
+        if traced.planned.is_empty() {
+            for hazard in hazard::of_process(pid, &modules) {
+                if hazard.forbids_probes() {
+                    return Err(TargetError::Harmful(pid, hazard).into());
+                }
+                found.warnings.push(hazard.to_string());
             }
         }
         let mut plans: Vec<(Module, Plan)> = Vec::new();

@@ -396,8 +396,8 @@ impl Session {
         }
     }
 
-    /// Ends the capture. Returns nothing where no capture is left, because nothing was recorded.
-    pub fn finish(mut self, counters: &Counters) -> Result<Option<Finished>, WriteError> {
+    /// Ends the capture, as of `end_ms`. Returns nothing where no capture is left, because nothing was recorded.
+    pub fn finish(mut self, counters: &Counters, end_ms: i64) -> Result<Option<Finished>, WriteError> {
         if self.output.only_if_used && self.allocations == 0 {
             self.remove_file();
             return Ok(None);
@@ -425,7 +425,7 @@ impl Session {
             .sink
             .take()
             .ok_or_else(|| WriteError::Write { path, source: io::ErrorKind::NotFound.into() })?;
-        let summary = open.sink.finish(now_ms(), &extension, self.output.compress)?;
+        let summary = open.sink.finish(end_ms, &extension, self.output.compress)?;
         Ok(Some(Finished {
             pid: self.process.pid,
             container: self.container,
@@ -553,6 +553,6 @@ fn host() -> String {
 }
 
 /// Milliseconds since the epoch.
-fn now_ms() -> i64 {
+pub(super) fn now_ms() -> i64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as i64)
 }

@@ -68,5 +68,38 @@ for name in a b c; do
 done
 echo "own: $$ $memprof"
 ls /captures
+
+# Those of a user, and those of a name: of two processes, one of each user.
+choose() {
+    mkdir /chosen
+    start a 0 5
+    start b 1000 6
+    memprof attach "$1" "$2" --no-stacks -o /chosen >/tmp/memprof.out 2>&1 &
+    memprof=$!
+    said /tmp/memprof.out "of those selected"
+    for fd in 5 6; do echo begin >&$fd; done
+    for name in a b; do said /tmp/$name.out blocks; done
+    for fd in 5 6; do echo end >&$fd; done
+    wait $pid_a $pid_b
+    kill -INT $memprof
+    wait $memprof
+    echo "first memprof-allocators.$pid_a.bin second memprof-allocators.$pid_b.bin chosen $(echo $(ls /chosen))"
+    rm -r /chosen
+}
+echo "==== uid"
+choose --uid 1000
+echo "==== comm"
+choose --comm allocators
+
+# A process with filters of system calls, which return probes could kill on some kernels.
+echo "==== sandbox"
+faults sandboxed <&5 >/tmp/sandbox.out &
+sandbox=$!
+said /tmp/sandbox.out begin
+memprof attach --duration 2 --no-native -o /tmp/sandbox.bin $sandbox 2>&1
+echo >&5
+said /tmp/sandbox.out "[.]"
+kill -0 $sandbox && echo "it lives"
+kill $sandbox
 echo "===="
 poweroff -f

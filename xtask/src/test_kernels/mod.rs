@@ -106,7 +106,7 @@ fn file_system(folder: &Path) -> anyhow::Result<Vec<u8>> {
     files.add(Path::new("/init"), 0o755, INIT.as_bytes())?;
     files.copy(Path::new("/bin/busybox"), Path::new("/bin/busybox"))?;
     files.program(&memprof, Path::new("/bin/memprof"))?;
-    for name in ["ledger", "allocators"] {
+    for name in ["ledger", "allocators", "faults"] {
         let program = folder.join(name);
         let source = workspace().join(format!("tests/fixtures/c/{name}.c"));
         let flags = ["-g", "-O1", "-w", "-fno-builtin", "-pthread", "-o"];
@@ -171,8 +171,34 @@ fn judge(said: &str, release: &str) -> anyhow::Result<String> {
             "memprof has traced itself or its parent, process {pid}"
         );
     }
+    judge_choices(&said)?;
+    judge_sandbox(section(&said, "sandbox")?, &kernel)?;
     let blocks = &account["total"]["blocks"];
     Ok(format!("Linux {kernel}: {blocks} allocations counted exactly, Python named, the whole host traced"))
+}
+
+/// The captures are those of the processes that were chosen.
+fn judge_choices(said: &str) -> anyhow::Result<()> {
+    for (choice, has_first) in [("uid", false), ("comm", true)] {
+        let line = line_with(section(said, choice)?, "first ")?;
+        let words: Vec<&str> = line.split(' ').collect();
+        let ["first", first, "second", second, "chosen", ref chosen @ ..] = words[..] else {
+            bail!("step {choice:?} said: {line}");
+        };
+        let expected = chosen.contains(&second) && chosen.contains(&first) == has_first;
+        let count = 1 + usize::from(has_first);
+        ensure!(expected && chosen.len() == count, "by {choice} these were chosen: {line}");
+    }
+    Ok(())
+}
+
+/// The process lives, and was traced where that does it no harm.
+fn judge_sandbox(said: &str, kernel: &str) -> anyhow::Result<()> {
+    ensure!(said.contains("it lives"), "a process with filters of system calls was killed");
+    // Before these probes were a system call, there was nothing to fear (Linux 6.11).
+    let expected = if kernel.starts_with("6.1.") { "nothing lost" } else { "could kill it" };
+    ensure!(said.contains(expected), "of a process with filters memprof did not say {expected:?}: {said}");
+    Ok(())
 }
 
 /// What stands between the lines `==== NAME` and `====`.
