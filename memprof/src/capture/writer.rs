@@ -42,10 +42,10 @@ impl Writer {
         let header =
             Header { file_format: FileFormat::AllAllocations, n_allocations: 0, n_frames: 0, ..header };
         Ok(Self {
-            output: Output::create(file, path, &header)?,
             start_ms: header.start_ms,
             n_allocations: 0,
             definitions: Definitions::new(header.native_traces),
+            output: Output::create(file, path, header)?,
             pointers: RecentPointers::default(),
             last_pointer: 0,
             threads: FxHashMap::default(),
@@ -135,6 +135,10 @@ impl Writer {
 impl Sink for Writer {
     fn set_interpreter(&mut self, version: u32, allocator: PythonAllocator) -> Result<(), WriteError> {
         self.output.set_interpreter(version, allocator)
+    }
+
+    fn set_search_paths(&mut self, libdest: String, site_packages: Vec<String>, sys_path: Vec<String>) {
+        self.output.set_search_paths(libdest, site_packages, sys_path);
     }
 
     fn define_code(&mut self, code: &CodeObject<'_>) -> Result<CodeId, WriteError> {
