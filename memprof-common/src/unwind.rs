@@ -34,7 +34,8 @@ pub const CACHE: usize = 1 << 16;
 pub mod kind {
     /// Nothing is known here. The argument tells why: one of [`super::absent`].
     pub const NONE: u32 = 0;
-    /// The caller's frame begins at the stack pointer plus an offset.
+    /// The caller's frame begins at the stack pointer plus an offset, which is not 0. The saved frame pointer, if any, lies between
+    /// the two.
     pub const STACK: u32 = 1;
     /// The caller's frame begins at the frame pointer plus an offset.
     pub const FRAME: u32 = 2;

@@ -32,8 +32,11 @@ pub const WALKS: u32 = 4;
 /// Bytes of stack that are kept: the words of one frame that a rule can reach, and the page they end in.
 const WINDOW: usize = 8192;
 
+/// Bytes of stack that are read at first: those of a shallow stack.
+const FIRST_READ: u64 = 4096;
+
 /// Frames of one call of [`unwind_frames`].
-const BATCH: u32 = 8;
+const BATCH: u32 = 32;
 
 /// The stack of a function that keeps a frame pointer is no larger, where that is only guessed.
 const MAX_GUESSED_FRAME: u64 = 1 << 20;
@@ -101,15 +104,18 @@ pub struct Walk {
     pub hash: u64,
     /// Address of the first byte in `window`.
     window_base: u64,
-    /// Bytes that are valid in `window`.
-    window_length: u64,
+    /// The address after the last byte that is valid in `window`; 0: none is.
+    window_end: u64,
     /// Frames so far.
     pub count: u64,
     /// Frames that were found by the frame pointer, as the last resort, where no rule was known.
     pub guessed: u64,
+    /// Address of a page of a stack that was not there when it was last read.
+    absent: u64,
     /// The frames, innermost first.
     pub frames: [Frame; MAX_NATIVE_FRAMES as usize],
-    window: [u64; WINDOW / 8],
+    /// As large as the mask of a size allows; only [`WINDOW`] bytes are used.
+    window: [u64; 2 * WINDOW / 8],
 }
 
 /// What a step says, if it is not an [`End`].
@@ -129,11 +135,11 @@ pub fn walk(set: u32, slot: u16, from: Registers, hash: u64) -> Option<(&'static
     unsafe {
         (*walk).at = from;
         (*walk).hash = hash;
-        (*walk).window_length = 0;
+        (*walk).window_end = 0;
         (*walk).count = 0;
         (*walk).guessed = 0;
     }
-    let mut end = NEXT;
+    let mut end = if from.stack_pointer & 7 == 0 { NEXT } else { End::Stuck as u32 };
     let mut batch = 0;
     while batch < MAX_NATIVE_FRAMES / BATCH && end == NEXT {
         end = unwind_frames(set, u32::from(slot));
@@ -176,10 +182,11 @@ pub extern "C" fn unwind_frames(set: u32, slot: u32) -> u32 {
         // In registers as long as nothing odd is met.
         let mut at = (*walk).at;
         let mut result = NEXT;
-        let mut done = 0;
-        while done < BATCH && result == NEXT {
+        for _ in 0..BATCH {
             result = frame(walk, &mut at, set, slot, cache.cast(), space.salt());
-            done += 1;
+            if result != NEXT {
+                break;
+            }
         }
         (*walk).at = at;
         result
@@ -197,7 +204,7 @@ unsafe fn frame(walk: *mut Walk, at: &mut Registers, set: u32, slot: u32, cache:
     // it behind the back of any reference.
     unsafe {
         let pc = at.address.wrapping_sub(1);
-        let place = (pc ^ (pc >> 16).wrapping_mul(0x9e37)) as usize & (CACHE - 1);
+        let place = (pc ^ pc >> 16) as usize & (CACHE - 1);
         let key = (pc >> 16) << 33 | salt;
         let entry = *cache.add(place);
         let rule = if entry & !RULE == key && salt != 0 && pc >> 47 == 0 {
@@ -222,8 +229,8 @@ unsafe fn frame(walk: *mut Walk, at: &mut Registers, set: u32, slot: u32, cache:
         };
         keep(walk, at);
         match rule.kind() {
-            kind::STACK => usual(walk, at, at.stack_pointer.wrapping_add(rule.offset()), rule.slot()),
-            kind::FRAME => usual(walk, at, at.frame_pointer.wrapping_add(rule.offset()), rule.slot()),
+            kind::STACK => from_stack_pointer(walk, at, rule),
+            kind::FRAME => from_frame_pointer(walk, at, rule),
             _ => {
                 (*walk).at = *at;
                 let result = unwind_odd(set, rule.0);
@@ -251,51 +258,114 @@ unsafe fn keep(walk: *mut Walk, at: &mut Registers) {
     }
 }
 
-/// Goes to a caller's frame, below which the return address is, and `saved` words below which the frame pointer is, if not 0.
+/// Goes to the caller of a frame that begins a known way above the stack pointer.
+///
+/// Such a frame is no smaller than a word, and the saved frame pointer lies in it ([`kind::STACK`]); the stack pointer is a
+/// multiple of 8, and not below the window. So only the window's end has to be looked at.
 ///
 /// # Safety
 /// `walk` is valid.
 #[inline(always)]
-unsafe fn usual(walk: *mut Walk, at: &mut Registers, caller: u64, saved: u64) -> u32 {
+unsafe fn from_stack_pointer(walk: *mut Walk, at: &mut Registers, rule: Rule) -> u32 {
+    let caller = at.stack_pointer.wrapping_add(rule.offset());
+    // SAFETY: as promised by the caller.
+    unsafe {
+        if caller > (*walk).window_end && !refill(walk, lowest(caller, rule), caller) {
+            return End::Fault as u32;
+        }
+        to_caller(walk, at, caller, rule)
+    }
+}
+
+/// Goes to the caller of a frame that begins a known way above the frame pointer, which may be anything.
+///
+/// # Safety
+/// `walk` is valid.
+#[inline(always)]
+unsafe fn from_frame_pointer(walk: *mut Walk, at: &mut Registers, rule: Rule) -> u32 {
+    let caller = at.frame_pointer.wrapping_add(rule.offset());
     if caller <= at.stack_pointer || caller & 7 != 0 {
         return End::Stuck as u32;
     }
-    // The lowest word that is needed: of the saved frame pointer, if it is saved, or else the return address.
-    let lowest = caller.wrapping_sub(if saved == 0 { 8 } else { saved << 3 });
-    // SAFETY: the indices are masked.
+    // SAFETY: as promised by the caller.
     unsafe {
-        let (base, length) = ((*walk).window_base, (*walk).window_length);
-        let outside = lowest.wrapping_sub(base) > length || caller.wrapping_sub(base) > length;
+        let lowest = lowest(caller, rule);
+        let outside = lowest < (*walk).window_base || caller > (*walk).window_end;
         if outside && !refill(walk, lowest, caller) {
             return End::Fault as u32;
         }
-        let base = (*walk).window_base;
-        let window = (&raw const (*walk).window).cast::<u64>();
-        let word = |address: u64| *window.add((address.wrapping_sub(base) >> 3) as usize & (WINDOW / 8 - 1));
-        if saved != 0 {
-            at.frame_pointer = word(lowest);
+        to_caller(walk, at, caller, rule)
+    }
+}
+
+/// The lowest word that a rule needs: the saved frame pointer, if it is saved, or else the return address.
+#[inline(always)]
+fn lowest(caller: u64, rule: Rule) -> u64 {
+    caller.wrapping_sub(if rule.slot() == 0 { 8 } else { rule.slot() << 3 })
+}
+
+/// Takes the caller's registers from the window, in which they are.
+///
+/// # Safety
+/// `walk` is valid.
+#[inline(always)]
+unsafe fn to_caller(walk: *mut Walk, at: &mut Registers, caller: u64, rule: Rule) -> u32 {
+    // SAFETY: the indices are masked.
+    unsafe {
+        let end = caller.wrapping_sub((*walk).window_base);
+        let window = (&raw const (*walk).window).cast::<u8>();
+        let word =
+            |below: u64| *window.add((end.wrapping_sub(below) & (WINDOW as u64 - 8)) as usize).cast::<u64>();
+        if rule.slot() != 0 {
+            at.frame_pointer = word(rule.slot() << 3);
         }
-        at.address = word(caller.wrapping_sub(8));
+        at.address = word(8);
     }
     at.stack_pointer = caller;
     if at.address == 0 { End::Complete as u32 } else { NEXT }
 }
 
-/// Reads the stack from `lowest` to the end of the page in which the word below `caller` lies. Going farther could meet a
-/// page that is not there, and a fault costs more than all the rest.
+/// Reads the stack from `lowest` on, to beyond `caller`: a read costs little more for more bytes. Where a page that is
+/// not needed is not there, which costs as much as several reads, the page is remembered and not asked for again.
 ///
 /// # Safety
 /// `walk` is valid.
 #[inline(always)]
 unsafe fn refill(walk: *mut Walk, lowest: u64, caller: u64) -> bool {
-    let end = (caller.wrapping_sub(1) | 0xfff).wrapping_add(1);
-    let size = end.wrapping_sub(lowest) & (WINDOW as u64 - 1);
-    // SAFETY: the size is masked to less than the window's; the helper checks the source.
+    // Every stack is read once, most no farther; the more frames there were, the more there will be.
+    let size = if unsafe { (*walk).window_end } == 0 { FIRST_READ } else { WINDOW as u64 };
+    let needed = (caller.wrapping_sub(1) | 0xfff).wrapping_add(1);
+    // SAFETY: as promised by the caller.
     unsafe {
+        let mut end = lowest.wrapping_add(size);
+        let absent = (*walk).absent;
+        if end > absent && lowest < absent {
+            end = absent;
+        }
+        if end <= needed {
+            return read(walk, lowest, needed);
+        }
+        if read(walk, lowest, end) {
+            return true;
+        }
+        (*walk).absent = needed;
+        read(walk, lowest, needed)
+    }
+}
+
+/// Reads the stack into the window.
+///
+/// # Safety
+/// `walk` is valid.
+#[inline(always)]
+unsafe fn read(walk: *mut Walk, lowest: u64, end: u64) -> bool {
+    // SAFETY: the size is masked to what the window has room for; the helper checks the source.
+    unsafe {
+        let size = end.wrapping_sub(lowest) & (2 * WINDOW as u64 - 1);
         let result =
             bpf_probe_read_user((&raw mut (*walk).window).cast(), size as u32, lowest as *const c_void);
         (*walk).window_base = lowest;
-        (*walk).window_length = if result == 0 { size } else { 0 };
+        (*walk).window_end = if result == 0 { end } else { 0 };
         result == 0
     }
 }
@@ -360,10 +430,13 @@ fn signal(walk: &mut Walk) -> u32 {
     else {
         return End::Fault as u32;
     };
+    if stack_pointer & 7 != 0 {
+        return End::Stuck as u32;
+    }
     walk.at.address = address.wrapping_add(1);
     walk.at.stack_pointer = stack_pointer;
     walk.at.frame_pointer = frame_pointer;
-    walk.window_length = 0;
+    walk.window_end = 0;
     NEXT
 }
 

@@ -18,7 +18,7 @@ use aya_ebpf::{
         generated::{bpf_get_attach_cookie, bpf_get_stack, bpf_ringbuf_output},
     },
     macros::{map, uprobe, uretprobe},
-    maps::{LruHashMap, PerCpuArray, RingBuf},
+    maps::{Array, PerCpuArray, RingBuf},
     programs::ProbeContext,
 };
 use memprof_common::unwind::{Frame, bench::Stack};
@@ -27,13 +27,16 @@ use crate::unwind::Registers;
 
 const NO_WAKEUP: u64 = 1;
 
+/// Places for ids of stacks.
+const SEEN: u32 = 1 << 16;
+
 /// Whole stacks or events.
 #[map]
 static BENCH_EVENTS: RingBuf = RingBuf::with_byte_size(1 << 24, 0);
 
-/// Stacks that have been sent.
+/// Ids of stacks that have been sent, as memprof keeps them.
 #[map]
-static BENCH_SEEN: LruHashMap<u64, u8> = LruHashMap::with_max_entries(65_536, 0);
+static BENCH_SEEN: Array<[u64; 2]> = Array::with_max_entries(SEEN, 0);
 
 /// Where `bpf_get_stack` writes to, and where a whole stack is put together.
 #[map]
@@ -110,9 +113,13 @@ pub fn bench_unwind(ctx: ProbeContext) -> u32 {
 fn event(ctx: &ProbeContext) -> Option<()> {
     let (walk, end) = unwind::walk(0, slot(ctx), registers(ctx), 0)?;
     let id = hash::mix(walk.hash, end as u64);
-    // SAFETY: the value is not read.
-    if unsafe { BENCH_SEEN.get(id) }.is_none() {
-        let _ = BENCH_SEEN.insert(id, 1, 0);
+    let seen = BENCH_SEEN.get_ptr_mut((id >> 32) as u32 & (SEEN - 1))?;
+    // SAFETY: the words are read and written whole.
+    unsafe {
+        if (*seen)[0] != id && (*seen)[1] != id {
+            (*seen)[1] = (*seen)[0];
+            (*seen)[0] = id;
+        }
     }
     let mut entry = BENCH_EVENTS.reserve::<[u64; 4]>(0)?;
     entry.write([id, walk.count, 0, 0]);

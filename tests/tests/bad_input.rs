@@ -262,7 +262,7 @@ fn report_on_a_capture_that_may_not_be_read() {
 
 #[test]
 fn a_wrong_command_line_gives_status_2() {
-    let wrong: [&[&str]; 10] = [
+    let wrong: [&[&str]; 13] = [
         &[],
         &["no-such-command"],
         &["attach"],
@@ -271,6 +271,9 @@ fn a_wrong_command_line_gives_status_2() {
         &["attach", "12x"],
         &["attach", "99999999999999999999"],
         &["run"],
+        &["run", "--buffer-size", "5M", "true"],
+        &["run", "--unwind-memory", "7M", "true"],
+        &["run", "--unwind-memory", "5G", "true"],
         &["stats"],
         &["flamegraph", "--no-such-option", "a.bin"],
     ];

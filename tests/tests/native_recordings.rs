@@ -44,12 +44,16 @@ fn ends(capture: &Path) -> (u64, u64) {
 
 /// Records a program in a folder of its own, made ready by a script for the shell, and demands whole stacks.
 fn whole(name: &str, ready: &str, program: &[&str]) {
+    whole_with(name, &[], ready, program);
+}
+
+fn whole_with(name: &str, options: &[&str], ready: &str, program: &[&str]) {
     let folder = tempfile::tempdir().unwrap();
     run(Command::new("sh").args(["-ec", ready]).current_dir(&folder)).unwrap();
     let capture = folder.path().join("capture.bin");
     let mut words = vec![OsStr::new("env"), OsStr::new("-C"), folder.path().as_os_str()];
     words.extend(program.iter().map(OsStr::new));
-    record(&capture, &[], &words);
+    record(&capture, options, &words);
     let (allocations, cut) = ends(&capture);
     let share = 100.0 * (allocations - cut) as f64 / allocations as f64;
     println!("{name}: {share:.3} % of {allocations} stacks end at the thread's first frame");
@@ -62,6 +66,15 @@ fn stacks_of_python_with_its_extensions_are_whole() {
     let mut words = vec!["/usr/bin/python3.11", "-B", "-m", "unittest", "-q"];
     words.extend(tests);
     whole("python3", "true", &words);
+}
+
+/// This interpreter is started with `PYTHONMALLOC=malloc`: the functions of `malloc` have return probes, and so have those that call
+/// them.
+#[test]
+fn stacks_of_python_s_allocators_above_malloc_are_whole() {
+    let program = "import csv, io; rows = [[str(i), 'x' * (i % 700)] for i in range(3000)]; csv.writer(io.StringIO()).writerows(rows)";
+    let words = ["/usr/bin/python3.11", "-B", "-c", program];
+    whole_with("python3 with its allocators", &["--trace-python-allocators"], "true", &words);
 }
 
 #[test]

@@ -44,8 +44,8 @@ impl AggregatingWriter {
         let file_format = FileFormat::AggregatedAllocations;
         let header = Header { file_format, n_allocations: 0, n_frames: 0, ..header };
         Ok(Self {
-            output: Output::create(file, path, &header)?,
             native_traces: header.native_traces,
+            output: Output::create(file, path, header)?,
             n_calls: 0,
             codes: CodeTable::default(),
             stacks: StackTable::default(),
@@ -104,6 +104,10 @@ impl AggregatingWriter {
 impl Sink for AggregatingWriter {
     fn set_interpreter(&mut self, version: u32, allocator: PythonAllocator) -> Result<(), WriteError> {
         self.output.set_interpreter(version, allocator)
+    }
+
+    fn set_search_paths(&mut self, libdest: String, site_packages: Vec<String>, sys_path: Vec<String>) {
+        self.output.set_search_paths(libdest, site_packages, sys_path);
     }
 
     fn define_code(&mut self, code: &CodeObject<'_>) -> Result<CodeId, WriteError> {

@@ -98,8 +98,8 @@ pub struct Summary {
 pub enum WriteError {
     #[error("cannot write {}: {source}", path.display())]
     Write { path: PathBuf, source: io::Error },
-    #[error("cannot compress {} ({source}); the capture is whole, but larger than it could be", path.display())]
-    Compress { path: PathBuf, source: io::Error },
+    #[error("cannot put the finished copy in the place of {} ({source}); the capture is whole, but not compressed", path.display())]
+    Replace { path: PathBuf, source: io::Error },
     #[error("more than {limit} different {what} in one capture; the format has no numbers for more")]
     TooMany { what: &'static str, limit: u32 },
 }
@@ -111,6 +111,10 @@ pub trait Sink {
     /// An interpreter was found after the capture was begun, or uses another allocator now. The line tables of code
     /// objects are in the form of this version, a `PY_VERSION_HEX`: to be called before the first of them is defined.
     fn set_interpreter(&mut self, version: u32, allocator: PythonAllocator) -> Result<(), WriteError>;
+
+    /// Where the interpreter looks for modules now: the directory of the standard library, those of installed packages, and
+    /// `sys.path`. They stand in the head of the finished file.
+    fn set_search_paths(&mut self, libdest: String, site_packages: Vec<String>, sys_path: Vec<String>);
 
     /// Gives a code object a number; equal ones have the same.
     fn define_code(&mut self, code: &CodeObject<'_>) -> Result<CodeId, WriteError>;

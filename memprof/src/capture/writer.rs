@@ -54,9 +54,9 @@ impl Writer {
         let header =
             Header { file_format: FileFormat::AllAllocations, n_allocations: 0, n_frames: 0, ..header };
         Ok(Self {
-            output: Output::create(file, path, &header)?,
             start_ms: header.start_ms,
             native_traces: header.native_traces,
+            output: Output::create(file, path, header)?,
             n_allocations: 0,
             codes: CodeTable::default(),
             stacks: StackTable::default(),
@@ -151,6 +151,10 @@ impl Writer {
 impl Sink for Writer {
     fn set_interpreter(&mut self, version: u32, allocator: PythonAllocator) -> Result<(), WriteError> {
         self.output.set_interpreter(version, allocator)
+    }
+
+    fn set_search_paths(&mut self, libdest: String, site_packages: Vec<String>, sys_path: Vec<String>) {
+        self.output.set_search_paths(libdest, site_packages, sys_path);
     }
 
     fn define_code(&mut self, code: &CodeObject<'_>) -> Result<CodeId, WriteError> {

@@ -13,7 +13,7 @@ use crate::{
         recording::Found,
         session::Finished,
     },
-    unwind::table::FileReport,
+    unwind::table::{FileReport, Limits},
 };
 
 /// Options of every recording.
@@ -64,7 +64,7 @@ pub(super) struct RecordingOptions {
     #[arg(long, value_name = "SIZE", default_value = "64M", value_parser = parse_buffer_size)]
     pub buffer_size: u32,
     /// Kernel memory for unwind tables, such as 48M
-    #[arg(long, value_name = "SIZE", default_value = "48M", value_parser = parse_size)]
+    #[arg(long, value_name = "SIZE", default_value = "48M", value_parser = parse_unwind_memory)]
     pub unwind_memory: u64,
 }
 
@@ -147,6 +147,11 @@ fn parse_buffer_size(text: &str) -> Result<u32, String> {
         return Err("give a power of two from 4K to 1G".to_owned());
     }
     Ok(bytes as u32)
+}
+
+fn parse_unwind_memory(text: &str) -> Result<u64, String> {
+    let bytes = parse_size(text)?;
+    if Limits::BYTES.contains(&bytes) { Ok(bytes) } else { Err("give 8M to 4G".to_owned()) }
 }
 
 /// What is said on standard error while recording.

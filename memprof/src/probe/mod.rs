@@ -1,7 +1,7 @@
 //! Which allocator functions exist in a process, at which instruction each is probed, and attaching the probes.
 
 pub mod attach;
-mod bpf;
+pub mod bpf;
 mod handing_on;
 mod multi;
 pub mod names;

@@ -4,7 +4,7 @@ use std::{
     fs::{self, File},
     io,
     path::{Path, PathBuf},
-    time::{SystemTime, UNIX_EPOCH},
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
 use super::{
@@ -34,6 +34,9 @@ use memprof_common::{
     event::{Allocation, Code, Header as EventHeader, Release, Stack, Thread},
     function::Function,
 };
+
+/// From the first look at where an interpreter looks for modules to the second.
+const FIRST_WAIT: Duration = Duration::from_millis(10);
 
 /// Where a capture goes and how it is written.
 #[derive(Debug)]
@@ -110,6 +113,10 @@ pub struct Session {
     stacks: Stacks,
     releases: Releases,
     resident: Option<ResidentSize>,
+    /// When the interpreter is to be asked again where it looks for modules, and the time from then to the next time: it
+    /// doubles, because most is settled when an interpreter has started.
+    paths_due: Instant,
+    paths_wait: Duration,
     threads: ThreadNames,
     allocations: u64,
     bytes: u64,
@@ -146,6 +153,8 @@ impl Session {
             native_names: NativeNames::default(),
             stacks: Stacks::default(),
             releases: Releases::default(),
+            paths_due: Instant::now(),
+            paths_wait: FIRST_WAIT,
             threads: ThreadNames::default(),
             allocations: 0,
             bytes: 0,
@@ -375,12 +384,13 @@ impl Session {
         Ok(())
     }
 
-    /// Takes a sample of the resident size, and names of new threads.
+    /// Takes a sample of the resident size, names of new threads, and the directories of modules.
     pub fn sample(&mut self) -> Result<(), WriteError> {
         if let Some(python) = &self.python {
             let names = self.threads.look(&self.process, python);
             self.name_threads(names)?;
         }
+        self.look_for_search_paths();
         let Some(resident) = self.resident.as_ref().and_then(ResidentSize::read) else { return Ok(()) };
         match &mut self.sink {
             Some(open) => open.sink.sample_memory(resident, now_ms()),
@@ -479,6 +489,19 @@ impl Session {
         let directory = fs::read_link(format!("/proc/{pid}/cwd")).ok()?;
         let memory = ProcessMemory::open(pid as u32).ok()?;
         Some(paths::read(self.python.as_ref()?, &memory, &directory))
+    }
+
+    /// The head of the capture was made before a program that was started for the recording had an interpreter.
+    fn look_for_search_paths(&mut self) {
+        if self.sink.is_none() || Instant::now() < self.paths_due {
+            return;
+        }
+        self.paths_due = Instant::now() + self.paths_wait;
+        self.paths_wait *= 2;
+        let Some(paths) = self.search_paths() else { return };
+        if let (Some(open), false) = (&mut self.sink, paths.sys_path.is_empty()) {
+            open.sink.set_search_paths(paths.standard_library, paths.site_packages, paths.sys_path);
+        }
     }
 
     fn header(&self, native: bool) -> Header {

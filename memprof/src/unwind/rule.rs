@@ -119,8 +119,12 @@ fn narrow(base: u8, offset: i64, saved: Saved) -> Option<Rule> {
         Saved::Caller(offset) if offset < 0 => words(-i64::from(offset), Rule::MAX_SLOT)?,
         Saved::Caller(_) | Saved::Base(..) => return None,
     };
-    let kind = if base == wide_base::STACK { kind::STACK } else { kind::FRAME };
-    Some(Rule::with_offset(kind, words(offset, Rule::MAX_OFFSET)?, slot))
+    let offset = words(offset, Rule::MAX_OFFSET)?;
+    match base {
+        wide_base::STACK if offset == 0 || slot > offset => None,
+        wide_base::STACK => Some(Rule::with_offset(kind::STACK, offset, slot)),
+        _ => Some(Rule::with_offset(kind::FRAME, offset, slot)),
+    }
 }
 
 /// The slot of a realigned function's rule: its caller's frame is kept some words below the frame pointer.

@@ -8,7 +8,7 @@
 use std::collections::HashMap;
 use std::fs::File;
 use std::io;
-use std::ops::Range;
+use std::ops::{Range, RangeInclusive};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -32,6 +32,9 @@ use crate::target::module::FileId;
 /// Files without a table that are kept in mind, so that they are not tried again and again.
 const MAX_FAILURES: usize = 4096;
 
+/// Bytes of an element of either array.
+const CHUNK_BYTES: u64 = 4 * CHUNK as u64;
+
 /// Memory of the kernel's arrays, which they take from the start.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
@@ -45,9 +48,13 @@ pub struct Limits {
 }
 
 impl Limits {
-    /// Divides a number of bytes, at least 8 MiB, between the two arrays: an index takes about a third of its rows' room.
+    /// Bytes that can be divided: each array has at least one chunk, and what addresses them has 32 bits.
+    pub const BYTES: RangeInclusive<u64> = 2 * CHUNK_BYTES..=1024 * CHUNK_BYTES;
+
+    /// Divides a number of bytes between the two arrays: an index takes about a third of its rows' room. Outside of [`Limits::BYTES`]
+    /// the nearest number there is taken.
     pub fn of_bytes(bytes: u64) -> Self {
-        let chunks = (bytes / (4 * CHUNK as u64)).clamp(2, 1024) as u32;
+        let chunks = (bytes.clamp(*Self::BYTES.start(), *Self::BYTES.end()) / CHUNK_BYTES) as u32;
         let index_chunks = (chunks / 4).max(1);
         Self { row_chunks: chunks - index_chunks, index_chunks, grace: Duration::from_secs(1) }
     }

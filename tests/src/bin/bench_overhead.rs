@@ -5,27 +5,28 @@
 //! figures drift with the machine. Run by `cargo xtask bench overhead`.
 
 use std::{
-    env,
-    ffi::OsStr,
-    fs,
+    env, fs,
+    os::fd::OwnedFd,
     path::Path,
-    process::Command,
+    process::{Child, Command, Stdio},
     time::{Duration, Instant},
 };
 
 use anyhow::Context as _;
 use memprof::{
-    probe::plan::{self, Program as Kind},
+    probe::{
+        bpf::{self, Places},
+        plan::{self, Program as Kind},
+    },
     target::{Process, module},
 };
-use memprof_common::unwind::ReturnProbes;
 use memprof_tests::{
     bench::{Pairs, machine, median},
     fixture,
     memprof::{self as command, Attached},
     memray::Release,
     program::{Program, Stream},
-    walk::Walker,
+    walk::{go_on, wait_stopped},
 };
 use tempfile::TempDir;
 
@@ -84,7 +85,7 @@ impl Tracer {
 #[allow(clippy::large_enum_variant)]
 enum Tracing {
     None,
-    Probes { _walker: Walker },
+    Probes { _links: Vec<OwnedFd> },
     Memprof { attached: Attached, _folder: TempDir },
     Bpftrace { program: Program, _folder: TempDir },
 }
@@ -93,7 +94,7 @@ impl Tracing {
     fn start(tracer: Tracer, pid: i32) -> anyhow::Result<Self> {
         Ok(match tracer {
             Tracer::Nobody => Self::None,
-            Tracer::Nothing => Self::Probes { _walker: do_nothing(pid)? },
+            Tracer::Nothing => Self::Probes { _links: do_nothing(pid)? },
             Tracer::Memprof(option) => {
                 let folder = tempfile::tempdir()?;
                 let attached = Attached::to(pid, &folder.path().join("bench.bin"), &[option]);
@@ -121,18 +122,27 @@ impl Tracing {
     }
 }
 
-/// Puts programs that do nothing where memprof puts its own.
-fn do_nothing(pid: i32) -> anyhow::Result<Walker> {
-    let mut walker = Walker::load(ReturnProbes::default())?;
+/// Puts a program that does nothing where memprof puts its own, by links of the same kind.
+fn do_nothing(pid: i32) -> anyhow::Result<Vec<OwnedFd>> {
+    let nothing = bpf::load_nothing()?;
     let process = Process::open(pid)?;
     let (modules, _) = module::modules(&process, &process.mappings()?);
+    let mut links = Vec::new();
     for module in &modules {
-        for probe in plan::allocators(module, Path::new("/")).probes {
-            let program = if probe.program == Kind::Return { "bench_return" } else { "bench_nothing" };
-            walker.attach(program, probe.file_offset, &module.descriptor_path(), pid as u32, 0)?;
+        let probes = plan::allocators(module, Path::new("/")).probes;
+        for at_return in [true, false] {
+            let offsets: Vec<u64> = probes
+                .iter()
+                .filter(|probe| (probe.program == Kind::Return) == at_return)
+                .map(|probe| probe.file_offset)
+                .collect();
+            if !offsets.is_empty() {
+                let places = Places { cookies: vec![0; offsets.len()], offsets };
+                links.push(bpf::link(&nothing, &module.descriptor_path(), &places, at_return, pid as u32)?);
+            }
         }
     }
-    Ok(walker)
+    Ok(links)
 }
 
 fn bpftrace(pid: i32, folder: &Path) -> anyhow::Result<Program> {
@@ -207,43 +217,50 @@ fn pairs(title: &str, program: &mut Command, tracers: &[Tracer]) -> anyhow::Resu
     Ok(medians)
 }
 
-/// A call-heavy program's own wall time, untraced, under memprof, under memray.
+/// A call-heavy program's own wall time, untraced, with probes that do nothing, under memprof, under memray.
 fn whole_program() -> anyhow::Result<()> {
     let python = &Release::V1_20.python();
     let folder = tempfile::tempdir()?;
     let script = fixture::file("bench/unparse.py");
     let capture = folder.path().join("bench.bin");
-    let seconds = |command: &mut Command| -> anyhow::Result<f64> {
-        let output = command.output()?;
-        let errors = String::from_utf8_lossy(&output.stderr);
-        anyhow::ensure!(output.status.success(), "{command:?} failed: {errors}");
-        let text = String::from_utf8(output.stdout)?;
-        text.lines().last().and_then(|line| line.parse().ok()).with_context(|| format!("no time: {text:?}"))
-    };
-    let mut times = [const { Vec::new() }; 3];
+    let seconds = |command: &mut Command| seconds_of(command.stdout(Stdio::piped()).spawn()?);
+    let mut times = [const { Vec::new() }; 4];
     for _ in 0..PROGRAM_ROUNDS {
         times[0].push(seconds(Command::new(python).arg(&script))?);
-        let words: [&OsStr; 8] = [
-            "run".as_ref(),
-            "--quiet".as_ref(),
-            "--force".as_ref(),
-            "--output".as_ref(),
-            capture.as_ref(),
-            "--".as_ref(),
-            python.as_ref(),
-            script.as_ref(),
-        ];
-        times[1].push(seconds(&mut command::command(words))?);
+
+        // Its C library is the shell's: there the probes are when it begins.
+        let mut shell = Command::new("sh");
+        shell.args(["-c", r#"kill -STOP $$; exec "$@""#, "sh"]).arg(python).arg(&script);
+        let child = shell.stdout(Stdio::piped()).spawn()?;
+        wait_stopped(&child)?;
+        let links = do_nothing(child.id() as i32)?;
+        go_on(&child)?;
+        times[1].push(seconds_of(child)?);
+        drop(links);
+
+        let mut memprof = command::command(["run", "--quiet", "--force", "--output"]);
+        memprof.arg(&capture).arg("--").arg(python).arg(&script);
+        times[2].push(seconds(&mut memprof)?);
+
         let mut memray = Command::new(python);
         memray.args(["-m", "memray", "run", "--quiet", "--force", "--output"]).arg(&capture).arg(&script);
-        times[2].push(seconds(&mut memray)?);
+        times[3].push(seconds(&mut memray)?);
     }
-    let [untraced, memprof, memray] = times.map(|times| median(&times));
+    let [untraced, nothing, memprof, memray] = times.map(|times| median(&times));
     println!("\nseconds: parsing and unparsing Python sources; medians of {PROGRAM_ROUNDS} rounds");
     println!("    {:44}{untraced:10.2}", "untraced");
+    println!("    {:44}{nothing:10.2}{:8.2} x", Tracer::Nothing.name(), nothing / untraced);
     println!("    {:44}{memprof:10.2}{:8.2} x (to reach: 1.2)", "memprof run", memprof / untraced);
     println!("    {:44}{memray:10.2}{:8.2} x", "memray run", memray / untraced);
     Ok(())
+}
+
+/// What a program that prints the seconds that it took says at its end.
+fn seconds_of(child: Child) -> anyhow::Result<f64> {
+    let output = child.wait_with_output()?;
+    anyhow::ensure!(output.status.success(), "the program ended with {}", output.status);
+    let text = String::from_utf8(output.stdout)?;
+    text.lines().last().and_then(|line| line.parse().ok()).with_context(|| format!("no time: {text:?}"))
 }
 
 /// How long one waits for memprof, before and after.
