@@ -40,11 +40,13 @@ pub enum Function {
     PythonFree = 17,
     /// Rust's `__rust_realloc(pointer, old_size, align, size)`
     RustRealloc = 18,
+    /// `mmap`, called by pymalloc's own arena allocator. Only in records: the probe is that of [`Self::Mmap`].
+    PythonArena = 19,
 }
 
 impl Function {
     /// Every function, in the order of the numbers.
-    pub const ALL: [Self; 18] = [
+    pub const ALL: [Self; 19] = [
         Self::Malloc,
         Self::Calloc,
         Self::Realloc,
@@ -63,6 +65,7 @@ impl Function {
         Self::PythonRealloc,
         Self::PythonFree,
         Self::RustRealloc,
+        Self::PythonArena,
     ];
 
     /// The function with this number, if there is one.
@@ -104,7 +107,7 @@ mod tests {
             assert_eq!(Function::from_number(function as u8), Some(function));
         }
         assert_eq!(Function::from_number(0), None);
-        assert_eq!(Function::from_number(19), None);
+        assert_eq!(Function::from_number(20), None);
     }
 
     #[test]

@@ -42,6 +42,10 @@ pub struct Process {
     pub runtime: u64,
     /// Address of `PyCode_Type`; 0 where it is not known.
     pub code_type: u64,
+    /// Where `mmap` returns to when the interpreter's arena allocator has called it; 0 where that is not known.
+    pub arena_call: u64,
+    /// Code of the interpreter's module; empty where there is none.
+    pub interpreter_text: Range,
     /// Where thread-specific data lies.
     pub tsd: ThreadData,
     /// Code of the modules that define allocators: what calls `mmap` from there is the allocator itself.
@@ -100,7 +104,7 @@ pub mod tsd_kind {
 
 const _: () = {
     assert!(size_of::<ThreadData>() == 24);
-    assert!(size_of::<Process>() == 56 + 16 * MAX_ALLOCATOR_TEXTS + size_of::<Layout>());
+    assert!(size_of::<Process>() == 80 + 16 * MAX_ALLOCATOR_TEXTS + size_of::<Layout>());
     assert!(size_of::<Process>().is_multiple_of(8));
     assert!(size_of::<ProcessState>() == 24);
 };

@@ -43,11 +43,16 @@ const PYTHON_CALLOC: u8 = Function::PythonCalloc as u8;
 const PYTHON_REALLOC: u8 = Function::PythonRealloc as u8;
 const PYTHON_FREE: u8 = Function::PythonFree as u8;
 const RUST_REALLOC: u8 = Function::RustRealloc as u8;
+const PYTHON_ARENA: u8 = Function::PythonArena as u8;
 
 /// `mmap` flag: the mapping replaces what is there.
 const MAP_FIXED: u64 = 0x10;
 /// `mmap` flag: with it `MAP_FIXED` replaces nothing.
 const MAP_FIXED_NOREPLACE: u64 = 0x10_0000;
+/// `mmap` flag: no memory is set aside for the mapping.
+const MAP_NORESERVE: u64 = 0x4000;
+/// The least that mimalloc reserves at a time for its arenas (`mi_option_arena_reserve`), which it doubles now and then.
+const LEAST_RESERVATION: u64 = 1 << 30;
 /// `mremap` flag: the old range stays mapped.
 const MREMAP_DONTUNMAP: u64 = 4;
 
@@ -128,6 +133,18 @@ fn in_allocator(process: &Process, address: u64) -> bool {
     found
 }
 
+/// Whether an `mmap` of `size` bytes is the reservation from which CPython's own mimalloc will hand out blocks: addresses,
+/// and no memory yet.
+#[inline(always)]
+fn is_reservation(process: &Process, caller: u64, size: u64, flags: u64) -> bool {
+    let text = &process.interpreter_text;
+    flags & MAP_NORESERVE != 0
+        && size >= LEAST_RESERVATION
+        && size & (size - 1) == 0
+        && caller >= text.begin
+        && caller < text.end
+}
+
 /// The state of the calling thread, made if need be.
 #[inline(always)]
 fn thread_state(tid: u32, slot: u16) -> Option<&'static mut ThreadState> {
@@ -193,6 +210,15 @@ fn enter(ctx: &ProbeContext) -> Option<()> {
         return None;
     }
     let request = request(ctx, function);
+    let mut function = function;
+    if function == MMAP {
+        if is_reservation(process, caller, request.size, argument(ctx, 3)) {
+            return None;
+        }
+        if caller == process.arena_call {
+            function = PYTHON_ARENA;
+        }
+    }
     if request.releases {
         let header = emit::header(Kind::ReleaseBegin, function, slot, tid);
         emit::release(header, request.pointer, request.old_size);
@@ -241,7 +267,7 @@ fn leave(ctx: &RetProbeContext) -> Option<()> {
         POSIX_MEMALIGN if result as u32 == 0 => user::read::<u64>(thread.pointer).unwrap_or(0),
         POSIX_MEMALIGN => 0,
         // The kernel's error numbers, which the C library turns into -1.
-        MMAP | MREMAP if result > u64::MAX - 4096 => 0,
+        MMAP | MREMAP | PYTHON_ARENA if result > u64::MAX - 4096 => 0,
         MUNMAP | PYTHON_FREE => 0,
         _ => result,
     };

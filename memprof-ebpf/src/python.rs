@@ -114,38 +114,48 @@ fn of_state(process: &Process, walk: &mut Walk, thread: &ThreadState, address: u
 }
 
 /// `pthread_getspecific(autoTSSkey)`.
+///
+/// The key is kept. Where it leads to nothing it is read anew, since an interpreter that is started again, or that finds itself
+/// in a child after a fork, makes another.
 #[inline(always)]
 fn own_datum(process: &Process, state: &mut ProcessState, thread: &ThreadState) -> Option<u64> {
-    if state.tss_key == 0 {
-        let place = process.runtime.wrapping_add(u64::from(process.layout.runtime_auto_tss));
-        let words = user::read::<[u32; 2]>(place)?;
-        if words[0] == 0 || words[1] >= MAX_KEY {
-            return None;
+    if state.tss_key != 0 {
+        let datum = datum(process, thread.thread_pointer, state.tss_key - 1).unwrap_or(0);
+        if datum != 0 {
+            return Some(datum);
         }
-        state.tss_key = u64::from(words[1]) + 1;
     }
-    let key = state.tss_key - 1;
-    let base = thread.thread_pointer;
-    let datum = match process.tsd.kind {
+    let place = process.runtime.wrapping_add(u64::from(process.layout.runtime_auto_tss));
+    let words = user::read::<[u32; 2]>(place)?;
+    if words[0] == 0 || words[1] >= MAX_KEY {
+        return None;
+    }
+    let key = u64::from(words[1]);
+    if state.tss_key == key + 1 {
+        return None;
+    }
+    state.tss_key = key + 1;
+    datum(process, thread.thread_pointer, key)
+}
+
+/// What the thread with this pointer has under a key of thread-specific data.
+#[inline(always)]
+fn datum(process: &Process, base: u64, key: u64) -> Option<u64> {
+    match process.tsd.kind {
         tsd_kind::GLIBC if key < GLIBC_LEVEL => {
-            user::read::<u64>(base.wrapping_add_signed(process.tsd.first).wrapping_add(key * 16 + 8))?
+            user::read::<u64>(base.wrapping_add_signed(process.tsd.first).wrapping_add(key * 16 + 8))
         }
         tsd_kind::GLIBC => {
             let place = base.wrapping_add_signed(process.tsd.second).wrapping_add(key / GLIBC_LEVEL * 8);
             let block = user::read::<u64>(place)?;
-            user::read::<u64>(block.wrapping_add(key % GLIBC_LEVEL * 16 + 8))?
+            user::read::<u64>(block.wrapping_add(key % GLIBC_LEVEL * 16 + 8))
         }
         tsd_kind::MUSL => {
             let array = user::read::<u64>(base.wrapping_add_signed(process.tsd.first))?;
-            user::read::<u64>(array.wrapping_add(key * 8))?
+            user::read::<u64>(array.wrapping_add(key * 8))
         }
-        _ => return None,
-    };
-    if datum == 0 {
-        // Not a Python thread, or the interpreter was started anew with another key.
-        state.tss_key = 0;
+        _ => None,
     }
-    Some(datum)
 }
 
 /// Frames that are taken by one call of [`stride`].

@@ -59,15 +59,14 @@ impl Python {
 ///
 /// # Panics
 ///
-/// Where one of the versions 3.8 to 3.14 is missing.
+/// Where one of the versions 3.8 to 3.14 is missing, or one of Debian's.
 pub fn all() -> Vec<Python> {
     let mut found = pyenv();
-    found.extend(["/usr/bin/python3.11", "/usr/bin/python3.11-dbg"].iter().filter_map(|path| plain(path)));
+    found.extend(["/usr/bin/python3.11", "/usr/bin/python3.11-dbg"].map(|path| {
+        plain(path).unwrap_or_else(|| panic!("{path} is missing (`cargo xtask test` installs it)"))
+    }));
     found.extend(env::var_os(PYTHON314).map(|root| debian_3_14(Path::new(&root))));
-    let missing: Vec<String> = (8..=14)
-        .filter(|minor| !found.iter().any(|python| python.minor == *minor))
-        .map(|minor| format!("3.{minor}"))
-        .collect();
+    let missing = missing(&found);
     assert!(
         missing.is_empty(),
         "no interpreter found for {}: install the versions by pyenv, and let {PYTHON314} name the directory of the unpacked \
@@ -75,6 +74,14 @@ pub fn all() -> Vec<Python> {
         missing.join(", ")
     );
     found
+}
+
+/// The versions that none of these is of.
+fn missing(found: &[Python]) -> Vec<String> {
+    (8..=14)
+        .filter(|minor| found.iter().all(|python| python.minor != *minor))
+        .map(|minor| format!("3.{minor}"))
+        .collect()
 }
 
 /// The newest interpreter of each minor version.
@@ -126,5 +133,18 @@ fn debian_3_14(root: &Path) -> Python {
         program: libraries.join("ld-linux-x86-64.so.2").into(),
         arguments: vec!["--library-path".into(), libraries.into(), program.into()],
         environment: vec![("PYTHONHOME".to_owned(), root.join("usr").into())],
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_version_that_is_not_there_is_missed() {
+        let mut found = all();
+        assert_eq!(missing(&found), Vec::<String>::new());
+        found.retain(|python| ![8, 14].contains(&python.minor));
+        assert_eq!(missing(&found), ["3.8", "3.14"]);
     }
 }

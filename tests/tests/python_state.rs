@@ -1,12 +1,14 @@
 //! What memprof reads of an interpreter besides its stacks, tried on each interpreter of this machine.
 
+use memprof::heap::{Profile, Question, Threads, View};
 use memprof::python::image::{Image, Module};
 use memprof::python::{
     allocator::{self, Kind},
     inlining, paths, thread_name,
 };
-use memprof_tests::interpreters;
+use memprof_tests::marked::{FIRST_SIZE, Run};
 use memprof_tests::parked::Parked;
+use memprof_tests::{fixture, interpreters};
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 use std::io::{BufRead, BufReader};
@@ -24,6 +26,28 @@ fn threads_have_the_names_that_threading_gives_them() {
             let thread = report["thread"].as_u64().unwrap();
             assert_eq!(report["name"], json!(names[&thread]), "{}", python.name);
         }
+    }
+}
+
+#[test]
+fn threads_that_live_for_a_short_time_have_their_names_and_no_other() {
+    for python in interpreters::one_of_each_version() {
+        let run = Run::begin();
+        run.record(python.command().arg("-S").arg(fixture::file("python/short_threads.py")));
+        let question = Question { view: View::Leaks, threads: Threads::Split, ..Question::default() };
+        let profile = Profile::read(&run.capture(), &question, &mut |_, _| {}).unwrap();
+        let blocks: Vec<_> = profile.records.iter().filter(|record| record.size >= FIRST_SIZE).collect();
+        assert_eq!(blocks.len(), 10, "{}", python.name);
+        let mut named = 0;
+        for block in blocks {
+            let own = format!("short-{}", block.size - FIRST_SIZE);
+            // A machine that does much else may come too late for one.
+            if let Some(name) = profile.capture.tables.thread_name(block.thread) {
+                assert_eq!(own, name, "{}", python.name);
+                named += 1;
+            }
+        }
+        assert!(named >= 8, "{}: {named} of 10 have names", python.name);
     }
 }
 

@@ -10,6 +10,7 @@ use std::path::Path;
 use rustc_hash::FxHashMap;
 
 use super::aggregation::{Aggregation, Held, Place};
+use super::arenas::ArenaList;
 use super::encoding::{put_cstr, put_delta, put_svarint, put_varint};
 use super::header::{FileFormat, Header, PythonAllocator};
 use super::interning::{CodeTable, NativeTable, StackTable};
@@ -64,18 +65,21 @@ impl AggregatingWriter {
     pub fn finish(
         mut self,
         end_ms: i64,
-        extension: &Extension,
+        extension: Extension,
         compress: bool,
     ) -> Result<Summary, WriteError> {
+        let mut arenas = ArenaList::default();
         for (place, at_peak, at_end) in std::mem::take(&mut self.aggregation).into_totals() {
             if at_peak.count != 0 || at_end.count != 0 {
+                arenas.note(place.allocator);
                 put_aggregate(self.output.buffer(), &place, at_peak, at_end);
                 self.output.record_done()?;
             }
         }
         self.output.buffer().push(aggregated::AGGREGATED_TRAILER);
         // The head of an aggregated capture has no number of calls.
-        let summary = self.output.finish(0, end_ms, extension, compress)?;
+        let extension = Extension { arenas: arenas.into_numbers(), ..extension };
+        let summary = self.output.finish(0, end_ms, &extension, compress)?;
         Ok(Summary { n_allocations: self.n_calls, ..summary })
     }
 
@@ -212,7 +216,7 @@ impl Sink for AggregatingWriter {
     fn finish(
         self: Box<Self>,
         end_ms: i64,
-        extension: &Extension,
+        extension: Extension,
         compress: bool,
     ) -> Result<Summary, WriteError> {
         (*self).finish(end_ms, extension, compress)

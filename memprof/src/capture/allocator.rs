@@ -19,6 +19,8 @@ pub enum Allocator {
     Pvalloc = 13,
     Mmap = 14,
     Munmap = 15,
+    /// [`Self::Mmap`] by pymalloc, for an arena. In a capture it is an `mmap`, which the extension tells from others.
+    PythonArena = 16,
 }
 
 /// What a call of an allocator function does to the heap.
@@ -35,7 +37,7 @@ pub enum AllocatorKind {
 }
 
 impl Allocator {
-    /// Every allocator, by its number: `ALL[0]` has number 1.
+    /// Every allocator of the file format, by its number: `ALL[0]` has number 1.
     pub const ALL: [Self; 15] = [
         Self::PymallocFree,
         Self::PymallocMalloc,
@@ -64,13 +66,19 @@ impl Allocator {
 
     /// The number in the file format, 1 to 15.
     pub const fn id(self) -> u8 {
-        self as u8
+        self.in_format() as u8
+    }
+
+    /// As the file format has it: it does not tell arenas from other mappings.
+    #[must_use]
+    pub const fn in_format(self) -> Self {
+        if matches!(self, Self::PythonArena) { Self::Mmap } else { self }
     }
 
     pub const fn kind(self) -> AllocatorKind {
         match self {
             Self::PymallocFree | Self::Free => AllocatorKind::SimpleDeallocation,
-            Self::Mmap => AllocatorKind::RangedAllocation,
+            Self::Mmap | Self::PythonArena => AllocatorKind::RangedAllocation,
             Self::Munmap => AllocatorKind::RangedDeallocation,
             _ => AllocatorKind::SimpleAllocation,
         }
@@ -97,7 +105,7 @@ impl Allocator {
             Self::Memalign => "MEMALIGN",
             Self::Valloc => "VALLOC",
             Self::Pvalloc => "PVALLOC",
-            Self::Mmap => "MMAP",
+            Self::Mmap | Self::PythonArena => "MMAP",
             Self::Munmap => "MUNMAP",
         }
     }
@@ -113,6 +121,7 @@ mod tests {
             assert_eq!(usize::from(allocator.id()), index + 1);
             assert_eq!(Allocator::from_id(allocator.id()), Some(allocator));
         }
+        assert_eq!(Allocator::PythonArena.id(), Allocator::Mmap.id());
         assert_eq!(Allocator::from_id(0), None);
         assert_eq!(Allocator::from_id(16), None);
     }

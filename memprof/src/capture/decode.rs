@@ -1,5 +1,6 @@
 //! Bytes into records: layouts, differences, slots, and the checks that need only what was defined before.
 
+use super::arenas::Arenas;
 use super::encoding::{Cursor, DecodeError};
 use super::pointers::RecentPointers;
 use super::record::{Aggregate, Call, CodeRecord, FrameRecord, Record};
@@ -50,11 +51,12 @@ pub(super) struct Decoder {
     n_frames: u64,
     n_traces: u64,
     segments_left: u64,
+    arenas: Arenas,
 }
 
 impl Decoder {
-    pub(super) fn new(native_traces: bool, start_ms: i64) -> Self {
-        Self { native_traces, start_ms, ..Self::default() }
+    pub(super) fn new(native_traces: bool, start_ms: i64, arenas: Arenas) -> Self {
+        Self { native_traces, start_ms, arenas, ..Self::default() }
     }
 
     /// Whether a record with this token may be longer than [`LONGEST_FIXED`].
@@ -129,7 +131,7 @@ impl Decoder {
             aggregated::MEMORY_SNAPSHOT => {
                 Ok(Record::Snapshot { at_ms: cursor.i64()?, rss: cursor.u64()?, heap: cursor.u64()? })
             }
-            aggregated::AGGREGATED_ALLOCATION => Self::aggregate(cursor).map(Record::Aggregate),
+            aggregated::AGGREGATED_ALLOCATION => self.aggregate(cursor).map(Record::Aggregate),
             aggregated::PYTHON_TRACE_INDEX => {
                 let frame = cursor.varint()?;
                 let parent = cursor.varint()?;
@@ -208,7 +210,7 @@ impl Decoder {
             0 => cursor.u8()?,
             id => id,
         };
-        let allocator = Allocator::from_id(id).ok_or(Fault::Malformed("an unknown allocator"))?;
+        let mut allocator = Allocator::from_id(id).ok_or(Fault::Malformed("an unknown allocator"))?;
         let (mut native, mut size) = (0, 0);
         if allocator.kind() != AllocatorKind::SimpleDeallocation {
             if self.native_traces {
@@ -216,6 +218,9 @@ impl Decoder {
                 native = self.native(id)?;
             }
             size = cursor.varint()?;
+            if allocator == Allocator::Mmap {
+                allocator = self.arenas.next_mmap();
+            }
         }
         Ok(Call { thread, allocator, address, size, native })
     }
@@ -255,7 +260,7 @@ impl Decoder {
     }
 
     /// The C struct that memray writes as it is, with seven bytes that mean nothing.
-    fn aggregate(cursor: &mut Cursor) -> Decoded<Aggregate> {
+    fn aggregate(&mut self, cursor: &mut Cursor) -> Decoded<Aggregate> {
         let thread = cursor.u64()?;
         let id = cursor.u8()?;
         cursor.bytes(7)?;
@@ -266,15 +271,19 @@ impl Decoder {
         let leaked_count = cursor.u64()?;
         let high_water_bytes = cursor.u64()?;
         let leaked_bytes = cursor.u64()?;
-        let allocator = Allocator::from_id(id)
+        let mut allocator = Allocator::from_id(id)
             .filter(|allocator| allocator.allocates())
             .ok_or(Fault::Malformed("an allocation by what does not allocate"))?;
+        let (native, trace, generation) = (small(native)?, small(trace)?, small(generation)?);
+        if allocator == Allocator::Mmap {
+            allocator = self.arenas.next_mmap();
+        }
         Ok(Aggregate {
             thread,
             allocator,
-            native: small(native)?,
-            trace: small(trace)?,
-            generation: small(generation)?,
+            native,
+            trace,
+            generation,
             high_water_count,
             leaked_count,
             high_water_bytes,

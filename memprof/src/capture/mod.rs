@@ -7,6 +7,7 @@
 mod aggregating_writer;
 mod aggregation;
 mod allocator;
+mod arenas;
 mod decode;
 mod encoding;
 mod extension;

@@ -9,6 +9,7 @@ use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use super::arenas::Arenas;
 use super::decode::{Decoder, Fault, Frequent, LONGEST_FIXED, skip_texts};
 use super::encoding::{Cursor, DecodeError};
 use super::extension::container;
@@ -127,9 +128,12 @@ impl Reader {
     pub fn open(path: &Path) -> Result<Self, ReadError> {
         let file = File::open(path).map_err(|source| ReadError::Open { path: path.to_owned(), source })?;
         let failed = |source| ReadError::Header { path: path.to_owned(), source };
+        // Whoever wants to know all of it hears why it cannot be read.
+        let arenas = container::read(&file).ok().flatten().map(|extension| extension.arenas);
         let mut source = Source::new(file).map_err(|error| failed(error.into()))?;
         let header = read_header(&mut source).map_err(failed)?;
-        let decoder = Decoder::new(header.native_traces, header.start_ms);
+        let decoder =
+            Decoder::new(header.native_traces, header.start_ms, Arenas::new(arenas.unwrap_or_default()));
         Ok(Self { path: path.to_owned(), source, header, decoder, latest: 0, ending: None })
     }
 

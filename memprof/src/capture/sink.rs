@@ -159,11 +159,12 @@ pub trait Sink {
     /// Hands everything so far to the kernel, so that it outlives this process.
     fn flush(&mut self) -> Result<(), WriteError>;
 
-    /// Ends the capture at `end_ms`, in milliseconds since the epoch.
+    /// Ends the capture at `end_ms`, in milliseconds since the epoch. Which of its calls were pymalloc's for arenas, the sink
+    /// adds to the extension itself.
     fn finish(
         self: Box<Self>,
         end_ms: i64,
-        extension: &Extension,
+        extension: Extension,
         compress: bool,
     ) -> Result<Summary, WriteError>;
 }

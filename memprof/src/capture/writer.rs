@@ -8,6 +8,7 @@ use std::path::Path;
 
 use rustc_hash::FxHashMap;
 
+use super::arenas::ArenaList;
 use super::encoding::{put_cstr, put_delta, put_svarint, put_varint};
 use super::header::{FileFormat, Header, PythonAllocator};
 use super::interning::{CodeTable, NativeTable, StackTable};
@@ -37,6 +38,7 @@ pub struct Writer {
     /// The stack that the file has for the current thread.
     stack: StackId,
     pushed: Vec<PythonFrame>,
+    arenas: ArenaList,
 }
 
 /// What the next differences are taken from; one set for the whole file.
@@ -68,6 +70,7 @@ impl Writer {
             thread: None,
             stack: StackId::EMPTY,
             pushed: Vec::new(),
+            arenas: ArenaList::default(),
         })
     }
 
@@ -75,11 +78,12 @@ impl Writer {
     pub fn finish(
         mut self,
         end_ms: i64,
-        extension: &Extension,
+        extension: Extension,
         compress: bool,
     ) -> Result<Summary, WriteError> {
         self.output.buffer().push(tokens::TRAILER);
-        self.output.finish(self.n_allocations, end_ms, extension, compress)
+        let extension = Extension { arenas: self.arenas.into_numbers(), ..extension };
+        self.output.finish(self.n_allocations, end_ms, &extension, compress)
     }
 
     #[inline]
@@ -204,6 +208,7 @@ impl Sink for Writer {
         if self.stack != stack {
             self.change_stack(stack);
         }
+        self.arenas.note(allocator);
         self.begin_call(allocator, address);
         self.end_call(size, native)
     }
@@ -256,7 +261,7 @@ impl Sink for Writer {
     fn finish(
         self: Box<Self>,
         end_ms: i64,
-        extension: &Extension,
+        extension: Extension,
         compress: bool,
     ) -> Result<Summary, WriteError> {
         (*self).finish(end_ms, extension, compress)
@@ -341,7 +346,7 @@ mod tests {
         writer.allocate(1, Allocator::Malloc, 0x1000, 100, stack, NativeId::NONE)?;
         writer.free(1, Allocator::Free, 0x1000)?;
         writer.allocate(1, Allocator::Malloc, 0x2008, 300, stack, NativeId::NONE)?;
-        let summary = writer.finish(1_700_000_001_000, &Extension::default(), false)?;
+        let summary = writer.finish(1_700_000_001_000, Extension::default(), false)?;
         assert_eq!(summary.n_allocations, 3);
 
         let written = std::fs::read(path).expect("the capture");

@@ -27,7 +27,7 @@ pub(super) fn write(capture: &Path, out: &Path, force: bool) -> anyhow::Result<(
         let mut sink = Writer::create(file, out, header)?;
         let mut namer = Namer::new(&read, native_names(&read));
         resolve(capture, &mut namer, &mut sink, &mut progress.callback())?;
-        sink.finish(end_ms, &resolved_extension(&read), true)?;
+        sink.finish(end_ms, resolved_extension(&read), true)?;
         anyhow::Ok(())
     })();
     progress.finish();

@@ -10,7 +10,7 @@ use super::view::{Source, ViewOptions, read_profile};
 use crate::heap::{Namer, Threads, native_names};
 use crate::report::page::table::{Row, Table};
 use crate::report::page::{Heading, Loss, Totals};
-use crate::report::table::rows;
+use crate::report::table::{Row as SiteRow, rows};
 
 /// Writes a table of a capture's allocation sites as one HTML file that needs nothing else.
 ///
@@ -48,16 +48,18 @@ pub(super) fn main(arguments: Arguments) -> anyhow::Result<ExitCode> {
     let working = Working::on("Writing the table");
     let mut namer = Namer::new(&profile.capture, native_names(&profile.capture));
     let sites = rows(&profile, &mut namer, threads);
+    let origins: Vec<_> = sites.iter().map(SiteRow::origin).collect();
     let rows: Vec<Row> = sites
         .iter()
-        .map(|site| {
+        .zip(&origins)
+        .map(|(site, origin)| {
             let frame = site.frame.map(|frame| namer.frame(frame));
             Row {
                 function: frame.map_or("???", |frame| frame.function),
                 file: frame.map_or("", |frame| frame.file),
                 line: frame.map_or(0, |frame| u32::try_from(frame.line).unwrap_or(0)),
                 thread: arguments.split_threads.then_some(&site.thread),
-                allocator: &site.allocator,
+                allocator: origin,
                 bytes: site.size,
                 count: site.n_allocations,
             }

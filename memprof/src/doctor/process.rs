@@ -44,7 +44,10 @@ impl Inspected {
         };
         let python = match find_interpreter(pid, &modules) {
             Ok(None) => None,
-            Ok(Some(python)) => Some(Ok(python.version.to_string())),
+            Ok(Some(found)) => {
+                let version = found.python.version.to_string();
+                Some(found.confirmation.map(|_| version).map_err(|error| error.to_string()))
+            }
             Err(error) => Some(Err(error.to_string())),
         };
         Ok(Self {

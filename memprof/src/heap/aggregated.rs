@@ -109,8 +109,8 @@ impl Contents {
             };
             let record = records_entry(&mut records, &mut places, &site, question.threads);
             // memray counts one for each record that it merges into another, whatever the record counts.
-            record.n_allocations += if record.n_allocations == 0 { count } else { 1 };
-            record.size = record.size.wrapping_add(bytes);
+            let count = if record.n_allocations == 0 { count } else { 1 };
+            record.add(&site, count, bytes);
         }
         records
     }

@@ -22,18 +22,31 @@ pub struct Record {
     pub n_allocations: u64,
     /// In bytes.
     pub size: u64,
+    /// How much of `size` are arenas of pymalloc.
+    pub arena_bytes: u64,
 }
 
 impl Record {
-    pub(super) fn new(site: &Site, n_allocations: u64, size: u64) -> Self {
+    /// Of the stack of a site, with nothing in it.
+    pub(super) fn new(site: &Site) -> Self {
         Self {
             thread: site.thread,
             allocator: site.allocator,
             stack: site.stack,
             native: site.native,
             generation: site.generation,
-            n_allocations,
-            size,
+            n_allocations: 0,
+            size: 0,
+            arena_bytes: 0,
+        }
+    }
+
+    /// Adds allocations of a site of this stack.
+    pub(super) fn add(&mut self, site: &Site, n_allocations: u64, size: u64) {
+        self.n_allocations += n_allocations;
+        self.size = self.size.wrapping_add(size);
+        if site.allocator == Allocator::PythonArena {
+            self.arena_bytes = self.arena_bytes.wrapping_add(size);
         }
     }
 }
@@ -71,9 +84,7 @@ pub(super) fn group(sites: &Sites, blocks: impl Iterator<Item = Block>, threads:
     let mut places = FxHashMap::default();
     for (id, sum) in by_first {
         let site = sites.get(id);
-        let record = records_entry(&mut records, &mut places, site, threads);
-        record.n_allocations += sum.n_allocations;
-        record.size = record.size.wrapping_add(sum.size);
+        records_entry(&mut records, &mut places, site, threads).add(site, sum.n_allocations, sum.size);
     }
     records
 }
@@ -91,7 +102,7 @@ pub(super) fn records_entry<'r>(
     let thread = (threads == Threads::Split).then_some(site.thread);
     let place = *places.entry((site.stack, site.native, thread)).or_insert(records.len());
     if place == records.len() {
-        records.push(Record::new(site, 0, 0));
+        records.push(Record::new(site));
     }
     &mut records[place]
 }

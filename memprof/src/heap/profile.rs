@@ -186,9 +186,9 @@ impl Allocations {
         found.sort_unstable_by_key(|(_, found)| found.first);
         let (mut records, mut places) = (Vec::new(), FxHashMap::default());
         for (site, found) in found {
-            let record = records_entry(&mut records, &mut places, self.sites.get(site), threads);
-            record.n_allocations += found.n_allocations;
-            record.size = record.size.wrapping_add(found.size);
+            let site = self.sites.get(site);
+            let record = records_entry(&mut records, &mut places, site, threads);
+            record.add(site, found.n_allocations, found.size);
         }
         records
     }
@@ -281,7 +281,7 @@ mod tests {
         allocate(0x1000, 1000);
         allocate(0x1000, 10);
         allocate(0x2000, 500);
-        Box::new(writer).finish(1, &Extension::default(), false).expect("a writable folder");
+        Box::new(writer).finish(1, Extension::default(), false).expect("a writable folder");
         path
     }
 

@@ -51,6 +51,8 @@ pub struct Statistics {
     pub by_size: FxHashMap<u64, u64>,
     /// Number of allocations by each allocator, in the order of their numbers, those without any left out.
     pub by_allocator: Vec<(Allocator, u64)>,
+    /// How many of [`Allocator::Mmap`]'s were arenas of pymalloc.
+    pub n_arenas: u64,
     /// By Python stack, in the order of their first allocations.
     pub by_stack: Vec<(StackIndex, Total)>,
 }
@@ -83,6 +85,7 @@ impl Statistics {
             n_calls: totals.heaps.iter().map(SizeFollower::calls).sum(),
             by_size,
             by_allocator,
+            n_arenas: totals.n_arenas,
             by_stack,
         })
     }
@@ -100,6 +103,7 @@ struct Totals {
     n_blocks: usize,
     total: Total,
     by_allocator: [u64; Allocator::ALL.len()],
+    n_arenas: u64,
     by_small_size: Vec<u64>,
     by_size: FxHashMap<u64, u64>,
     by_stack: Vec<Total>,
@@ -116,6 +120,7 @@ impl Totals {
             n_blocks: 0,
             total: Total::default(),
             by_allocator: [0; _],
+            n_arenas: 0,
             by_small_size: vec![0; SMALL],
             by_size: FxHashMap::default(),
             by_stack: Vec::new(),
@@ -139,6 +144,7 @@ impl Totals {
         self.total.add(event.size);
         self.n_allocations[usize::from(event.process)] += 1;
         self.by_allocator[usize::from(event.allocator.id()) - 1] += 1;
+        self.n_arenas += u64::from(event.allocator == Allocator::PythonArena);
         match self.by_small_size.get_mut(event.size as usize) {
             Some(count) => *count += 1,
             None => *self.by_size.entry(event.size).or_insert(0) += 1,

@@ -189,6 +189,7 @@ impl Observer for Temporal {
         let Self { sites, threads, .. } = self;
         let site = || -> SiteId {
             let mut site = event.site();
+            site.allocator = site.allocator.in_format();
             if *threads == Threads::Merged {
                 site.thread = 0;
             }

@@ -57,7 +57,19 @@ pub fn definitions(module: &Module, root: &Path) -> Vec<Definition> {
             found.take_file(&ReadCache::new(file));
         }
     }
+    if found.has_mimalloc() && is_python(&elf) {
+        found.0.retain(|(_, definition)| !definition.name.starts_with(MIMALLOC));
+    }
     found.finish()
+}
+
+/// Before the names of mimalloc.
+const MIMALLOC: &str = "mi_";
+
+/// Whether the file is an interpreter: CPython has a mimalloc in itself (3.13+), which is one of its own allocators, and no
+/// more than they an allocator of the process.
+fn is_python<'a>(elf: &Elf<'a, &'a [u8]>) -> bool {
+    elf.dynamic_symbols().any(|symbol| symbol.is_definition() && symbol.name_bytes() == Ok(b"_PyRuntime"))
 }
 
 /// Definitions with what is known of their names.
@@ -91,6 +103,10 @@ impl Found {
                 None => self.0.push((meaning, definition)),
             }
         }
+    }
+
+    fn has_mimalloc(&self) -> bool {
+        self.0.iter().any(|(_, definition)| definition.name.starts_with(MIMALLOC))
     }
 
     fn finish(mut self) -> Vec<Definition> {

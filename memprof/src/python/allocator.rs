@@ -5,11 +5,11 @@
 //! variables, since 3.12 they are in `_PyRuntime`. What they hold when the process starts is known from the file;
 //! `PYTHONMALLOC`, `-X dev` and extensions change it.
 
+use super::arena::absolute_place;
 use super::image::{Image, Symbol};
 use super::interpreter::Interpreter;
 use super::memory::Memory;
-use super::version::Version;
-use iced_x86::{Decoder, DecoderOptions, Instruction, OpKind, Register};
+use iced_x86::{Decoder, DecoderOptions};
 use memprof_common::function::Function;
 use object::elf::EM_X86_64;
 use std::io;
@@ -127,11 +127,6 @@ impl Allocators {
     }
 }
 
-/// Bytes of an arena that pymalloc gets by `mmap` (`ARENA_SIZE`).
-pub fn arena_size(version: Version) -> u64 {
-    if version.minor() < 10 { 256 << 10 } else { 1 << 20 }
-}
-
 /// Reads the tables of a process. `image` is the interpreter's module.
 ///
 /// Before the dynamic linker has relocated the module they are what they will be then.
@@ -196,21 +191,6 @@ fn table_used_by(image: &Image<'_>, function: Symbol) -> Option<u64> {
         .filter_map(|instruction| absolute_place(&instruction))
         .collect();
     places.iter().copied().find(|place| places.contains(&place.wrapping_add(8)))
-}
-
-/// The address of a memory operand that is in no register.
-fn absolute_place(instruction: &Instruction) -> Option<u64> {
-    let is_memory = (0..instruction.op_count()).any(|operand| instruction.op_kind(operand) == OpKind::Memory);
-    if !is_memory || instruction.memory_index() != Register::None {
-        return None;
-    }
-    match instruction.memory_base() {
-        Register::RIP => Some(instruction.ip_rel_memory_address()),
-        Register::None if instruction.segment_prefix() == Register::None => {
-            Some(instruction.memory_displacement64())
-        }
-        _ => None,
-    }
 }
 
 /// What tells one allocator from the other: the functions that the tables begin with.

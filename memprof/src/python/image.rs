@@ -3,6 +3,7 @@
 //! Addresses in the file's own terms are `svma`, those in the process `avma`; they differ by the module's
 //! bias. The file is as hostile as the process that maps it: every look-up is checked.
 
+use super::memory::Memory;
 use crate::target;
 use object::elf::{PF_X, PT_LOAD, R_AARCH64_ABS64, R_AARCH64_RELATIVE, R_X86_64_64, R_X86_64_RELATIVE};
 use object::read::elf::{ElfFile64, FileHeader, ProgramHeader};
@@ -149,6 +150,14 @@ impl<'a> Image<'a> {
             _ => return None,
         };
         Some(self.avma(base.wrapping_add(relocation.addend() as u64)))
+    }
+
+    /// The function of this module that a pointer variable leads to, as an avma: as the process has it, or as it will have it
+    /// while the dynamic linker has not been there.
+    pub fn function_at(&self, svma: u64, memory: &impl Memory) -> Option<u64> {
+        let is_code = |avma: &u64| self.code().iter().any(|range| range.contains(&self.svma(*avma)));
+        let now = memory.u64(self.avma(svma)).ok().filter(is_code);
+        now.or_else(|| self.initial_pointer(svma).filter(is_code))
     }
 
     fn loads(&self) -> impl Iterator<Item = &'a object::elf::ProgramHeader64<LittleEndian>> {

@@ -4,6 +4,7 @@
 //! `_PyRuntime`, `PyCode_Type` and `Py_Version` are exported by every build (`PyAPI_DATA`), also by a stripped
 //! one; the section `.PyRuntime` exists from 3.10 on.
 
+use super::arena;
 use super::debug_offsets;
 use super::frames;
 use super::image::{Image, Module};
@@ -11,8 +12,12 @@ use super::layout::{self, Offsets, UnknownVersion};
 use super::memory::Memory;
 use super::thread_data;
 use super::version::Version;
-use memprof_common::process::{ThreadData, tsd_kind};
+use memprof_common::{
+    process::{ThreadData, tsd_kind},
+    python::ABSENT,
+};
 use std::io;
+use std::ops::Range;
 
 /// An interpreter found in a process.
 #[derive(Clone, Debug)]
@@ -30,6 +35,10 @@ pub struct Interpreter {
     /// Address of the function that is called when a code object is destroyed: when it has run, the object's
     /// address may be used anew. 0 where it is not known.
     pub code_destructor: u64,
+    /// Where `mmap` returns to when pymalloc has called it for an arena. 0 where it is not known.
+    pub arena_call: u64,
+    /// The code of its module.
+    pub text: Range<u64>,
     /// Where the C library keeps the thread-specific data by which a thread's state is found.
     pub thread_data: ThreadData,
 }
@@ -111,6 +120,8 @@ pub fn find(modules: &[Module<'_>], memory: &impl Memory) -> Result<Option<Inter
             code_destructor: code_type
                 .and_then(|svma| destructor(&image, svma, &offsets, memory))
                 .unwrap_or_default(),
+            arena_call: arena::call(&image, &offsets, runtime.svma, memory).unwrap_or_default(),
+            text: image.code().first().map_or(0..0, |code| image.avma(code.start)..image.avma(code.end)),
             thread_data: thread_data::find(modules),
         }));
     }
@@ -164,16 +175,10 @@ fn occurrences<'a>(data: &'a [u8], needle: &'a [u8]) -> impl Iterator<Item = usi
     data.windows(needle.len()).enumerate().filter(move |(_, window)| *window == needle).map(|(at, _)| at)
 }
 
-/// `PyCode_Type.tp_dealloc`, from the process, or from the file while the dynamic linker has not been there.
+/// `PyCode_Type.tp_dealloc`.
 fn destructor(image: &Image<'_>, code_type: u64, offsets: &Offsets, memory: &impl Memory) -> Option<u64> {
-    // `tp_dealloc` follows `ob_size`, `tp_name`, `tp_basicsize` and `tp_itemsize` (cpython/object.h).
-    let place = code_type.checked_add(offsets.state.object_header + 32)?;
-    let is_code = |avma: &u64| image.code().iter().any(|range| range.contains(&image.svma(*avma)));
-    memory
-        .u64(image.avma(place))
-        .ok()
-        .filter(is_code)
-        .or_else(|| image.initial_pointer(place).filter(is_code))
+    // It follows `ob_size`, `tp_name`, `tp_basicsize` and `tp_itemsize` (cpython/object.h).
+    image.function_at(code_type.checked_add(offsets.state.object_header + 32)?, memory)
 }
 
 impl Interpreter {
@@ -183,6 +188,12 @@ impl Interpreter {
         if self.thread_data.kind == tsd_kind::NONE {
             self.thread_data = thread_data::find(modules);
         }
+    }
+
+    /// Whether each thread may run copies of functions' instructions of its own (free-threaded 3.14). The kernel side takes all
+    /// for the ones inside of the code object.
+    pub fn has_code_of_threads(&self) -> bool {
+        self.offsets.walk.frame_tlbc_index != ABSENT
     }
 
     /// The thread states of all interpreters of the process, the newest first. A list that changes while it is

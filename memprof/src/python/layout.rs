@@ -25,6 +25,8 @@ pub struct State {
     /// The `raw` domain's table in `_PyRuntime`; the ones of `mem` and `obj` follow it. Before 3.12 the
     /// tables are static variables of their own.
     pub runtime_allocators: Option<u64>,
+    /// The table of the arena allocator in `_PyRuntime`; before 3.12 a static variable of its own.
+    pub runtime_arena_allocator: Option<u64>,
     /// `next` in `PyInterpreterState`.
     pub interpreter_next: u64,
     /// `threads.head` (before 3.11: `tstate_head`) in `PyInterpreterState`.
@@ -115,6 +117,7 @@ const V3_8: Offsets = Offsets {
     state: State {
         runtime_interpreters: 32,
         runtime_allocators: None,
+        runtime_arena_allocator: None,
         interpreter_next: 0,
         interpreter_threads: 8,
         interpreter_modules: 56,
@@ -190,6 +193,7 @@ const V3_12: Offsets = Offsets {
     },
     state: State {
         runtime_allocators: Some(96),
+        runtime_arena_allocator: Some(360),
         interpreter_threads: 72,
         interpreter_modules: 944,
         thread_native_id: Some(144),
@@ -212,6 +216,7 @@ const V3_13: Offsets = Offsets {
     state: State {
         runtime_interpreters: 632,
         runtime_allocators: Some(704),
+        runtime_arena_allocator: Some(976),
         interpreter_next: 7264,
         interpreter_threads: 7344,
         interpreter_modules: 7656,
@@ -255,6 +260,7 @@ const V3_14: Offsets = Offsets {
     state: State {
         runtime_interpreters: 808,
         runtime_allocators: Some(880),
+        runtime_arena_allocator: Some(1152),
         interpreter_next: 7272,
         interpreter_modules: 7688,
         ..V3_13.state
@@ -280,6 +286,7 @@ const V3_14T: Offsets = Offsets {
     state: State {
         runtime_interpreters: 808,
         runtime_allocators: Some(880),
+        runtime_arena_allocator: Some(1152),
         interpreter_next: 7272,
         interpreter_modules: 7712,
         ..V3_13T.state

@@ -11,6 +11,7 @@ use super::local_time::LocalTime;
 use super::modules::Modules;
 use super::page::text::visible;
 use super::size::human;
+use crate::capture::Allocator;
 use crate::heap::{FrameId, Namer, NoNativeNames, ProcessTotal, Statistics, Total};
 
 /// The width of the longest bar of the histogram, in characters.
@@ -34,6 +35,8 @@ pub struct StatsReport {
     metadata: Metadata,
     #[serde(skip)]
     sizes: Option<(u64, u64)>,
+    #[serde(skip)]
+    n_arenas: u64,
 }
 
 #[derive(Serialize)]
@@ -149,6 +152,7 @@ impl StatsReport {
                 file_format: 0,
             },
             sizes: smallest.zip(largest).map(|(&smallest, &largest)| (smallest, largest)),
+            n_arenas: statistics.n_arenas,
         }
     }
 
@@ -176,7 +180,11 @@ impl StatsReport {
 
         writeln!(out, "\n📂 Allocator type distribution:")?;
         for (allocator, count) in &self.allocator_type_distribution {
-            writeln!(out, "\t {allocator}: {count}")?;
+            write!(out, "\t {allocator}: {count}")?;
+            if *allocator == Allocator::Mmap.name() && self.n_arenas > 0 {
+                write!(out, " ({} of them arenas of pymalloc)", self.n_arenas)?;
+            }
+            writeln!(out)?;
         }
 
         let count = self.top_allocations_by_size.len();

@@ -1,7 +1,10 @@
 //! The allocations of a view by their innermost frame, as the table shows them.
 
+use std::borrow::Cow;
+
 use rustc_hash::FxHashMap;
 
+use super::size::human;
 use super::thread_label::thread_label;
 use crate::heap::{FrameId, Namer, Profile, Threads};
 
@@ -17,6 +20,19 @@ pub struct Row {
     pub n_allocations: u64,
     /// In bytes.
     pub size: u64,
+    /// How much of `size` are arenas of pymalloc.
+    pub arena_bytes: u64,
+}
+
+impl Row {
+    /// The allocator in words: where it was pymalloc that mapped memory, it says so.
+    pub fn origin(&self) -> Cow<'_, str> {
+        match self.arena_bytes {
+            0 => Cow::Borrowed(&self.allocator),
+            all if all == self.size => Cow::Owned(format!("{} (pymalloc arena)", self.allocator)),
+            part => Cow::Owned(format!("{} ({} in pymalloc arenas)", self.allocator, human(part))),
+        }
+    }
 }
 
 /// Makes the table's lines, in the order of the records.
@@ -34,11 +50,13 @@ pub fn rows(profile: &Profile, namer: &mut Namer<'_>, threads: Threads) -> Vec<R
                 frame,
                 n_allocations: 0,
                 size: 0,
+                arena_bytes: 0,
             });
         }
         let row = &mut rows[place];
         row.n_allocations = row.n_allocations.saturating_add(record.n_allocations);
         row.size = row.size.wrapping_add(record.size);
+        row.arena_bytes = row.arena_bytes.wrapping_add(record.arena_bytes);
     }
     rows
 }

@@ -2,6 +2,7 @@
 
 pub mod btf;
 pub mod detach;
+mod doubt;
 pub mod drive;
 pub mod event;
 mod finish;

@@ -68,6 +68,11 @@ impl PythonAllocators {
         self.known.as_ref().map(|known| known.allocators.kind)
     }
 
+    /// Whether objects come from the mimalloc in the interpreter, of whose memory nothing else tells.
+    pub fn is_mimalloc(&self) -> bool {
+        matches!(self.kind(), Some(Kind::Mimalloc | Kind::MimallocDebug))
+    }
+
     /// Which uses of the functions no probe can see; `None` where they are not probed.
     pub fn inlining(&self) -> Option<Inlining> {
         self.known.as_ref().and_then(|known| known.inlining)

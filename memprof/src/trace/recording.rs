@@ -15,6 +15,7 @@ use memprof_common::{
 
 use super::{
     detach::Detacher,
+    doubt::Doubt,
     event::{self, Event},
     finish::Finisher,
     kernel::{self, Kernel, KernelError, Settings},
@@ -118,6 +119,8 @@ struct Traced {
     planned: HashSet<FileId>,
     /// The files that hand out memory, with the code whose mappings are the allocator's own.
     allocators: Vec<(FileId, Option<Range>)>,
+    /// Whether its interpreter is what it seems.
+    doubt: Doubt,
     python_allocators: Option<PythonAllocators>,
     /// Where the interpreter's allocators are probed: file, and place in it.
     python_probes: HashSet<(FileId, u64)>,
@@ -130,6 +133,68 @@ struct Traced {
 }
 
 impl Traced {
+    /// Looks for an interpreter that is not known yet, and gives the plan for its module.
+    fn look_for_python(
+        &mut self,
+        modules: &[Module],
+        found: &mut Found,
+    ) -> Result<Option<(Module, Plan)>, TraceError> {
+        if let Some(python) = &mut self.session.python {
+            python.complete(&images(modules));
+        }
+        let mut plan = None;
+        if self.session.python.is_none() && !self.doubt.is_refused() {
+            match find_interpreter(self.session.process.pid, modules) {
+                Ok(Some(FoundInterpreter { python, confirmation })) => {
+                    self.doubt.take(confirmation);
+                    if self.doubt.allows_stacks() {
+                        plan = self.take_python(python, modules, found)?;
+                    }
+                }
+                Ok(None) => {}
+                Err(error) => found.warnings.push(format!("{error}: no Python stacks are taken")),
+            }
+        }
+        if let Some(error) = self.doubt.tell_refusal() {
+            found.warnings.push(format!("{error}: no Python stacks are taken"));
+        }
+        Ok(plan)
+    }
+
+    fn take_python(
+        &mut self,
+        python: Interpreter,
+        modules: &[Module],
+        found: &mut Found,
+    ) -> Result<Option<(Module, Plan)>, TraceError> {
+        let (version, module) = (python.version, &modules[python.module]);
+        found.python = Some(format!("CPython {version}"));
+        if python.has_code_of_threads() {
+            found.warnings.push(format!(
+                "CPython {version} is free-threaded, where a thread may run a copy of a function's code: lines in it may be wrong"
+            ));
+        }
+        let Some(probe) = plan::at(module, Program::CodeDealloc, python.code_destructor) else {
+            found.warnings.push(format!(
+                "{}: where it destroys code objects is not known, so no Python stacks are taken",
+                module.path
+            ));
+            return Ok(None);
+        };
+        self.session.interpreter_found(python)?;
+        Ok(Some((module.clone(), Plan { probes: vec![probe], ..Plan::default() })))
+    }
+
+    /// Compares a known interpreter that is in doubt with its tables. Whether its stacks are read no more.
+    fn is_refused_now(&mut self) -> bool {
+        let Some(python) = self.session.python.as_ref().filter(|_| self.doubt.is_open()) else {
+            return false;
+        };
+        let Ok(memory) = ProcessMemory::open(self.session.process.pid as u32) else { return false };
+        self.doubt.take(python.confirm(&memory));
+        self.doubt.is_refused()
+    }
+
     fn unseen_python_allocations(&self) -> Option<String> {
         let version = self.session.python.as_ref()?.version;
         let inlining = self.python_allocators.as_ref()?.inlining().filter(|found| !found.is_complete())?;
@@ -212,6 +277,7 @@ impl Recording {
             links: HashMap::new(),
             planned: HashSet::new(),
             allocators: Vec::new(),
+            doubt: Doubt::default(),
             python_allocators: None,
             python_probes: HashSet::new(),
             supervised,
@@ -272,31 +338,7 @@ impl Recording {
                 traced.allocators.push((module.id, plan.allocator_text));
             }
         }
-        if traced.session.python.is_none() {
-            match find_interpreter(pid, &modules) {
-                Ok(Some(python)) => {
-                    found.python = Some(format!("CPython {}", python.version));
-                    if let Some(probe) =
-                        plan::at(&modules[python.module], Program::CodeDealloc, python.code_destructor)
-                    {
-                        plans.push((
-                            modules[python.module].clone(),
-                            Plan { probes: vec![probe], ..Plan::default() },
-                        ));
-                        traced.session.interpreter_found(python)?;
-                    } else {
-                        found.warnings.push(format!(
-                            "{}: where it destroys code objects is not known, so no Python stacks are taken",
-                            modules[python.module].path
-                        ));
-                    }
-                }
-                Ok(None) => {}
-                Err(error) => found.warnings.push(format!("{error}: no Python stacks are taken")),
-            }
-        } else if let Some(python) = &mut traced.session.python {
-            python.complete(&images(&modules));
-        }
+        plans.extend(traced.look_for_python(&modules, &mut found)?);
         if self.options.stacks && traced.session.native() {
             let file = |id: &FileId| {
                 modules.iter().find(|module| module.id == *id).map(|module| module.file.clone())
@@ -333,6 +375,15 @@ impl Recording {
             && let Some(unseen) = traced.unseen_python_allocations()
         {
             found.warnings.push(format!("{unseen}: started with PYTHONMALLOC=malloc it shows all"));
+        }
+        if let Some(traced) = self.traced.get(&slot).filter(|_| found.python.is_some())
+            && !self.options.python_allocators
+            && traced.python_allocators.as_ref().is_some_and(PythonAllocators::is_mimalloc)
+        {
+            found.warnings.push(
+                "Python's objects come from a mimalloc of its own here, which is not seen: --trace-python-allocators shows them"
+                    .to_owned(),
+            );
         }
         Ok(found)
     }
@@ -397,7 +448,12 @@ impl Recording {
     /// Takes what is in the buffer, up to a bound.
     pub fn drain(&mut self) -> Result<Drained, TraceError> {
         for _ in 0..BATCH {
-            let Some(record) = self.kernel.events.next() else { return Ok(Drained { more: false }) };
+            let Some(record) = self.kernel.events.next() else {
+                for traced in self.traced.values_mut() {
+                    traced.session.look_at_threads()?;
+                }
+                return Ok(Drained { more: false });
+            };
             let Some(mut slot) = event::slot(&record) else { continue };
             if !self.borrowers.is_empty() {
                 slot = self.borrowers.get(&slot).copied().unwrap_or(slot);
@@ -452,6 +508,13 @@ impl Recording {
             }
         }
         for (slot, traced) in &mut self.traced {
+            if traced.session.python.is_none() && traced.doubt.is_contradicted() {
+                note(&mut self.modules_changed, *slot);
+            }
+            if traced.is_refused_now() {
+                self.kernel.set_process(*slot, &describe(traced, self.options))?;
+                note(&mut self.modules_changed, *slot);
+            }
             if std::mem::take(&mut traced.has_forked) {
                 self.detacher.detach(None, self.kernel.sweep(traced.links.values().flatten()));
             }
@@ -480,6 +543,7 @@ impl Recording {
         let unseen = traced.unseen_python_allocations();
         traced.planned.clear();
         traced.allocators.clear();
+        traced.doubt = Doubt::default();
         traced.python_allocators = None;
         traced.trampoline = None;
         if !same_task {
@@ -576,7 +640,12 @@ fn describe(traced: &Traced, options: Options) -> KernelProcess {
             described.flags |= process_flag::PAUSE;
         }
     }
-    if let Some(python) = traced.session.python.as_ref().filter(|_| options.stacks) {
+    if let Some(python) = &traced.session.python {
+        described.arena_call = python.arena_call;
+        described.interpreter_text = Range { begin: python.text.start, end: python.text.end };
+    }
+    let readable = options.stacks && traced.doubt.allows_stacks();
+    if let Some(python) = traced.session.python.as_ref().filter(|_| readable) {
         described.flags |= process_flag::PYTHON;
         described.runtime = python.runtime;
         described.code_type = python.code_type;
@@ -586,15 +655,20 @@ fn describe(traced: &Traced, options: Options) -> KernelProcess {
     described
 }
 
+/// An interpreter in the modules of a process.
+pub(crate) struct FoundInterpreter {
+    pub(crate) python: Interpreter,
+    /// How far the process's memory bears it out.
+    pub(crate) confirmation: Result<Confirmation, interpreter::Error>,
+}
+
 pub(crate) fn find_interpreter(
     pid: i32,
     modules: &[Module],
-) -> Result<Option<Interpreter>, interpreter::Error> {
+) -> Result<Option<FoundInterpreter>, interpreter::Error> {
     let Ok(memory) = ProcessMemory::open(pid as u32) else { return Ok(None) };
-    let Some(python) = interpreter::find(&images(modules), &memory)? else { return Ok(None) };
-    match python.confirm(&memory)? {
-        Confirmation::NotInitialised | Confirmation::Idle | Confirmation::Confirmed => Ok(Some(python)),
-    }
+    let python = interpreter::find(&images(modules), &memory)?;
+    Ok(python.map(|python| FoundInterpreter { confirmation: python.confirm(&memory), python }))
 }
 
 fn images(modules: &[Module]) -> Vec<image::Module<'_>> {

@@ -22,6 +22,7 @@ use crate::{
         Summary, Target, Version as CaptureVersion, WriteError, Writer,
     },
     python::{
+        arena,
         interpreter::Interpreter,
         memory::ProcessMemory,
         paths::{self, SearchPaths},
@@ -31,7 +32,7 @@ use crate::{
 };
 use memprof_common::{
     counter::Counters,
-    event::{Allocation, Code, Header as EventHeader, Release, Stack, Thread},
+    event::{Allocation, Code, Header as EventHeader, Release, Stack},
     function::Function,
 };
 
@@ -275,7 +276,16 @@ impl Session {
                 Ok(())
             }
             Event::Code(code) => self.code(&code),
-            Event::Thread(thread) | Event::ThreadEnd(thread) => self.thread(&thread),
+            Event::Thread(thread) => {
+                let name = self.threads.take(&self.process, &thread);
+                self.name_threads(name.map(|name| (thread.header.tid, name)))?;
+                // A reader that goes from record to record knows only the names that come before.
+                self.look_at_threads()
+            }
+            Event::ThreadEnd(thread) => {
+                let name = self.threads.take_ended(&self.process, &thread);
+                self.name_threads(name.map(|name| (thread.header.tid, name)))
+            }
             // What these ask for is done by the recording.
             Event::ModulesChanged(_) | Event::Exec(_) | Event::Fork(_) => Ok(()),
         }
@@ -293,10 +303,14 @@ impl Session {
             self.settle(pending)?;
         }
         self.settle_proven(allocation.address, allocation.size)?;
-        let Some(allocator) = allocator(allocation.header.function) else {
+        let Some(mut allocator) = allocator(allocation.header.function) else {
             self.own_losses.malformed += 1;
             return Ok(());
         };
+        // The arena allocator has other uses too.
+        if allocator == Allocator::PythonArena && !self.is_arena(allocation.size) {
+            allocator = Allocator::Mmap;
+        }
         let stack = self.stacks.get(allocation.stack).unwrap_or_else(|| {
             self.own_losses.unknown_stacks += 1;
             Known::NONE
@@ -306,6 +320,11 @@ impl Session {
         let (address, size) = (allocation.address, allocation.size);
         let sink = &mut self.open()?.sink;
         sink.allocate(u64::from(tid), allocator, address, size, stack.python, stack.native)
+    }
+
+    /// Whether pymalloc gets so many bytes for an arena.
+    fn is_arena(&self, size: u64) -> bool {
+        self.python.as_ref().is_some_and(|python| size == arena::size(python.version))
     }
 
     fn release_begin(&mut self, release: &Release) -> Result<(), WriteError> {
@@ -370,26 +389,22 @@ impl Session {
         self.stacks.code(&mut *open.sink, code, version)
     }
 
-    fn thread(&mut self, thread: &Thread) -> Result<(), WriteError> {
-        match self.threads.take(&self.process, thread) {
-            Some(name) => self.open()?.sink.name_thread(u64::from(thread.header.tid), &name),
-            None => Ok(()),
-        }
-    }
-
-    fn name_threads(&mut self, names: Vec<(u32, String)>) -> Result<(), WriteError> {
+    fn name_threads(&mut self, names: impl IntoIterator<Item = (u32, String)>) -> Result<(), WriteError> {
         for (tid, name) in names {
             self.open()?.sink.name_thread(u64::from(tid), &name)?;
         }
         Ok(())
     }
 
-    /// Takes a sample of the resident size, names of new threads, and the directories of modules.
+    /// Takes names of new threads.
+    pub fn look_at_threads(&mut self) -> Result<(), WriteError> {
+        let Some(python) = &self.python else { return Ok(()) };
+        let names = self.threads.look(&self.process, python);
+        self.name_threads(names)
+    }
+
+    /// Takes a sample of the resident size, and the directories of modules.
     pub fn sample(&mut self) -> Result<(), WriteError> {
-        if let Some(python) = &self.python {
-            let names = self.threads.look(&self.process, python);
-            self.name_threads(names)?;
-        }
         self.look_for_search_paths();
         let Some(resident) = self.resident.as_ref().and_then(ResidentSize::read) else { return Ok(()) };
         match &mut self.sink {
@@ -419,6 +434,7 @@ impl Session {
         let losses = self.losses(counters);
         let (modules, native_symbols) = std::mem::take(&mut self.native_names).finish(&self.stacks);
         let extension = Extension {
+            arenas: Vec::new(),
             recorder: concat!("memprof ", env!("CARGO_PKG_VERSION")).into(),
             target: Target {
                 comm: self.process.comm.as_str().into(),
@@ -435,7 +451,7 @@ impl Session {
             .sink
             .take()
             .ok_or_else(|| WriteError::Write { path, source: io::ErrorKind::NotFound.into() })?;
-        let summary = open.sink.finish(end_ms, &extension, self.output.compress)?;
+        let summary = open.sink.finish(end_ms, extension, self.output.compress)?;
         Ok(Some(Finished {
             pid: self.process.pid,
             container: self.container,
@@ -564,6 +580,7 @@ fn allocator(function: u8) -> Option<Allocator> {
         Function::Valloc => Allocator::Valloc,
         Function::Pvalloc => Allocator::Pvalloc,
         Function::Mmap | Function::Mremap => Allocator::Mmap,
+        Function::PythonArena => Allocator::PythonArena,
         Function::PythonMalloc => Allocator::PymallocMalloc,
         Function::PythonCalloc => Allocator::PymallocCalloc,
         Function::PythonRealloc => Allocator::PymallocRealloc,

@@ -142,7 +142,7 @@ fn aggregate(from: &Path, to: &Path, compress: bool) {
     while let Some(record) = reader.next_record().expect("memray has written it") {
         feeder.take(&record);
     }
-    feeder.sink.finish(end_ms, &Extension::default(), compress).expect("the file takes everything");
+    feeder.sink.finish(end_ms, Extension::default(), compress).expect("the file takes everything");
 }
 
 /// By thread and stack: bytes.

@@ -40,6 +40,7 @@ pub const TESTS: &[&str] = &[
     // The programs that are traced, memray beside memprof.
     "python3",
     "python3-venv",
+    "python3-dbg",
     // Opens the HTML pages.
     "chromium",
     // Checks the packages of Python 3.14.

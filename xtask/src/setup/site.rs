@@ -16,13 +16,13 @@ const MARK: &str = "memprof-test-site";
 
 /// For each version of CPython what the tests import: the newest releases that it can have.
 const VERSIONS: [(&str, &[&str]); 7] = [
-    ("3.8", &["greenlet==3.1.1", "gevent==24.2.1"]),
-    ("3.9", &["greenlet==3.2.4", "gevent==25.9.1", MEMRAY]),
-    ("3.10", &["greenlet==3.5.6", "gevent==26.9.0", MEMRAY]),
-    ("3.11", &["greenlet==3.5.6", "gevent==26.9.0", MEMRAY]),
-    ("3.12", &["greenlet==3.5.6", "gevent==26.9.0", MEMRAY]),
-    ("3.13", &["greenlet==3.5.6", "gevent==26.9.0", MEMRAY]),
-    ("3.14", &["greenlet==3.5.6", "gevent==26.9.0", MEMRAY]),
+    ("3.8", &["coverage==7.6.1", "greenlet==3.1.1", "gevent==24.2.1"]),
+    ("3.9", &["coverage==7.10.7", "greenlet==3.2.4", "gevent==25.9.1", MEMRAY]),
+    ("3.10", &["coverage==7.16.2", "greenlet==3.5.6", "gevent==26.9.0", MEMRAY]),
+    ("3.11", &["coverage==7.17.4", "greenlet==3.5.6", "gevent==26.9.0", MEMRAY]),
+    ("3.12", &["coverage==7.17.4", "greenlet==3.5.6", "gevent==26.9.0", MEMRAY]),
+    ("3.13", &["coverage==7.17.4", "greenlet==3.5.6", "gevent==26.9.0", MEMRAY]),
+    ("3.14", &["coverage==7.17.4", "greenlet==3.5.6", "gevent==26.9.0", MEMRAY]),
 ];
 
 const MEMRAY: &str = "memray==1.20.0";

@@ -22,6 +22,7 @@ const LOSSES: u8 = 3;
 const MODULES: u8 = 4;
 const NATIVE_SYMBOLS: u8 = 5;
 const QUALIFIED_NAMES: u8 = 6;
+const ARENAS: u8 = 7;
 
 /// Kept free for the sections that are never left out.
 const RESERVED: usize = MAX_EXTENSION / 2;
@@ -88,6 +89,11 @@ pub(super) fn encode(extension: &Extension) -> Vec<u8> {
         texts.put(&mut names, name);
     }
 
+    let (mut arenas, mut last_arena) = (Vec::new(), 0);
+    for &number in &extension.arenas {
+        put_delta(&mut arenas, &mut last_arena, number);
+    }
+
     let (symbols, left_out) = encode_symbols(&extension.native_symbols, &mut texts);
 
     let mut losses = Vec::new();
@@ -108,6 +114,7 @@ pub(super) fn encode(extension: &Extension) -> Vec<u8> {
         (MODULES, modules),
         (NATIVE_SYMBOLS, symbols),
         (QUALIFIED_NAMES, names),
+        (ARENAS, arenas),
     ];
     for (tag, content) in sections {
         out.push(tag);
@@ -179,6 +186,12 @@ pub(super) fn decode(bytes: &[u8]) -> Result<Extension, ExtensionError> {
                 while section.remaining() > 0 {
                     let code = small(&mut section)?;
                     extension.qualified_names.push((code, text(&mut section, &texts)?));
+                }
+            }
+            ARENAS => {
+                let mut last = 0;
+                while section.remaining() > 0 {
+                    extension.arenas.push(section.delta(&mut last)?);
                 }
             }
             _ => {}
@@ -261,6 +274,7 @@ mod tests {
                 NativeSymbol { ip: 7, generation: 2, module: None, svma: 0, frames: vec![] },
             ],
             qualified_names: vec![(1, "Class.method".into())],
+            arenas: vec![0, 3, 1000],
         }
     }
 

@@ -32,6 +32,8 @@ pub struct Extension {
     pub native_symbols: Vec<NativeSymbol>,
     /// Qualified names of code objects, by the number of the code object.
     pub qualified_names: Vec<(u32, Arc<str>)>,
+    /// Which of the records of `mmap`, counted from 0, are arenas of pymalloc, in their order. A writer fills it in.
+    pub arenas: Vec<u64>,
 }
 
 /// Who was traced.
