@@ -46,7 +46,7 @@ impl Python {
         command
     }
 
-    /// The same with the packages for its version: greenlet, gevent, and from 3.9 on memray.
+    /// The same with the packages for its version: greenlet, gevent, and memray (1.19 for 3.8, 1.20 from 3.9 on).
     pub fn command_with_packages(&self) -> Command {
         let mut command = self.command();
         command.env("PYTHONPATH", site(&format!("3.{}", self.minor)));

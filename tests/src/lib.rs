@@ -17,5 +17,6 @@ pub mod memray;
 pub mod opened;
 pub mod parked;
 pub mod program;
+pub mod random;
 pub mod tmux;
 pub mod walk;

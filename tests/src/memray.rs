@@ -39,16 +39,12 @@ impl Release {
 
     /// Runs a fixture under `memray run`, into a file or, with `--follow-fork`, more files of that name.
     pub fn record(self, options: &[&str], program: &[&str], capture: &Path) {
-        let (script, arguments) = program.split_first().expect("a program");
-        let status = Command::new(self.python())
-            .args(["-m", "memray", "run", "--quiet", "--force", "--output"])
-            .arg(capture)
-            .args(options)
-            .arg(fixture(script))
-            .args(arguments)
-            .status()
-            .expect("the virtual environment has a Python");
-        assert!(status.success(), "memray run {options:?} {program:?}: {status}");
+        record_by(Command::new(self.python()), options, program, capture);
+    }
+
+    /// The release that the tests have for a version of CPython, 3.`minor`: the newest that there is for it.
+    pub fn of_python(minor: u8) -> Self {
+        if minor == 8 { Self::V1_19 } else { Self::V1_20 }
     }
 
     /// What all of the release's own reports say of a capture.
@@ -87,6 +83,20 @@ impl Release {
         assert!(output.status.success(), "memray parse: {}", String::from_utf8_lossy(&output.stderr));
         String::from_utf8(output.stdout).expect("the lines are UTF-8")
     }
+}
+
+/// Runs a fixture under the `memray run` of a Python that has memray, as [`Release::record`] does.
+pub fn record_by(mut python: Command, options: &[&str], program: &[&str], capture: &Path) {
+    let (script, arguments) = program.split_first().expect("a program");
+    let status = python
+        .args(["-m", "memray", "run", "--quiet", "--force", "--output"])
+        .arg(capture)
+        .args(options)
+        .arg(fixture(script))
+        .args(arguments)
+        .status()
+        .expect("there is such a Python");
+    assert!(status.success(), "memray run {options:?} {program:?}: {status}");
 }
 
 /// A file among the fixtures for memray.

@@ -3,6 +3,7 @@
 
 use std::{fs, os::unix::fs::PermissionsExt as _, process::Command};
 
+use memprof::target::privileges::needed;
 use memprof_tests::{
     counted::{self, Folders},
     fixture,
@@ -42,6 +43,44 @@ fn three_capabilities_are_enough() {
     watch.assert_nothing_left();
     assert_eq!(counted::allocations(&capture).1, 1000);
     assert!(command::output(["tree".as_ref(), capture.as_os_str()]).contains("main"), "functions have names");
+}
+
+/// The sets of capabilities of all threads of a process: those in force and those that can be taken.
+fn capabilities(pid: i32) -> Vec<u64> {
+    let tasks = fs::read_dir(format!("/proc/{pid}/task")).expect("the process runs");
+    let texts =
+        tasks.flatten().map(|task| fs::read_to_string(task.path().join("status")).unwrap_or_default());
+    texts.flat_map(|text| ["CapEff:", "CapPrm:"].map(|name| capability_set(&text, name))).collect()
+}
+
+fn capability_set(status: &str, name: &str) -> u64 {
+    let line = status.lines().find_map(|line| line.strip_prefix(name)).unwrap_or("0");
+    u64::from_str_radix(line.trim(), 16).expect("a set is a hexadecimal number")
+}
+
+#[test]
+fn root_gives_up_what_it_does_not_need_and_the_program_does_not() {
+    let folder = tempfile::tempdir().expect("a temporary folder can be made");
+    let own = fs::read_to_string("/proc/self/status").expect("this process runs");
+    let own = capability_set(&own, "CapEff:");
+    assert_ne!(own & !needed(), 0, "tests are run as root");
+    let mut target = Program::start(&mut Command::new(fixture::c("spin")));
+    target.send_line("1");
+    target.wait_for(Stream::Out, ".");
+    let attached = Attached::to(target.pid(), &folder.path().join("a.bin"), &["--follow-fork"]);
+    let sets = capabilities(attached.pid());
+    assert!(!sets.is_empty() && sets.iter().all(|set| set & !needed() == 0), "{sets:x?}");
+    attached.interrupt();
+
+    let mut command = command::command(["run", "-q", "-o"]);
+    command.arg(folder.path().join("b.bin")).args(["--", "sh", "-c", "cat /proc/self/status; read x"]);
+    let mut run = Program::start(&mut command);
+    let line = run.wait_for(Stream::Out, "CapEff:");
+    assert_eq!(capability_set(&line, "CapEff:"), own);
+    let sets = capabilities(run.pid());
+    assert!(!sets.is_empty() && sets.iter().all(|set| set & !needed() == 0), "{sets:x?}");
+    run.close_input();
+    run.wait();
 }
 
 /// Builds `fixtures/go/cgo.go`.

@@ -167,6 +167,25 @@ fn bomb(begin: &[u8], block: &[u8], count: usize) -> Vec<u8> {
     bytes
 }
 
+/// A tracer that was killed in its first moments has written a head, whose last bytes are zeros like the padding that memray
+/// leaves behind its records.
+#[test]
+fn a_head_without_records_is_an_empty_capture_cut_off() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    for native in [false, true] {
+        let head = head(native, 0);
+        for padding in [0, 1, 4096] {
+            let capture = written(&folder, &[&head[..], &vec![0; padding]].concat());
+            let ended = report(&["stats", "--json"], &capture);
+            assert_eq!(ended.status.code(), Some(0), "{ended:?}");
+            assert!(ended.err.contains("cut off"), "{ended:?}");
+            assert!(ended.out.contains("\"total_num_allocations\": 0"), "{ended:?}");
+        }
+        let cut = written(&folder, &head[..head.len() - 1]);
+        assert_eq!(report(&["stats"], &cut).status.code(), Some(1), "one byte less is no head");
+    }
+}
+
 /// As many bytes of a pattern as there is room for in a block.
 fn block_of(pattern: &[u8]) -> Vec<u8> {
     pattern.repeat((4 << 20) / pattern.len())

@@ -10,8 +10,9 @@ use ::memprof::heap::{
 };
 use ::memprof::report::frame_tree::{FrameTree, Orientation, Shown, TOO_DEEP};
 use ::memprof::report::profile_tree::{profile_tree, temporal_tree};
+use memprof_tests::interpreters;
 use memprof_tests::memprof;
-use memprof_tests::memray::{Release, fixture};
+use memprof_tests::memray::{Release, fixture, record_by};
 use serde_json::Value;
 
 /// As many samples as the fixture asks memray for.
@@ -195,6 +196,16 @@ fn paths(tree: &FrameTree, native: bool) -> Vec<Vec<String>> {
 fn nodes_are_memrays() {
     for release in Release::ALL {
         compare(release, &[], &["allocate.py"]);
+    }
+}
+
+#[test]
+fn nodes_are_memrays_under_every_version_of_python() {
+    for python in interpreters::one_of_each_version() {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let capture = folder.path().join("capture.bin");
+        record_by(python.command_with_packages(), &[], &["allocate.py"], &capture);
+        compare_graphs(Release::of_python(python.minor), &capture, &[]);
     }
 }
 

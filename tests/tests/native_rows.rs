@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use memprof::unwind::rows::Table;
 use memprof_common::unwind::{Row, Rule, kind};
+use memprof_tests::random::Random;
 use memprof_tests::walk::{fixture, run};
 
 /// One row of `readelf --debug-dump=frames-interp`, as far as a rule can say it.
@@ -152,22 +153,6 @@ fn victim() -> Vec<u8> {
     std::fs::read(path).unwrap()
 }
 
-/// Numbers without rhyme, the same in each run (xorshift, G. Marsaglia 2003).
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0
-    }
-
-    fn below(&mut self, limit: usize) -> usize {
-        (self.next() % limit as u64) as usize
-    }
-}
-
 #[test]
 fn a_file_cut_anywhere_does_no_harm() {
     let bytes = victim();
@@ -187,7 +172,7 @@ fn changed_bytes_do_no_harm() {
         elf.section_by_name(".eh_frame").unwrap().file_range().unwrap()
     };
     let deadline = Instant::now() + Duration::from_secs(20);
-    let mut random = Random(0x006d_656d_7072_6f66);
+    let mut random = Random::new(0x006d_656d_7072_6f66);
     let mut rounds = 0;
     while Instant::now() < deadline {
         let mut changed = bytes.clone();
@@ -219,7 +204,7 @@ fn a_section_of_random_bytes_does_no_harm() {
     let bytes = victim();
     let elf = object::File::parse(bytes.as_slice()).unwrap();
     let (start, size) = elf.section_by_name(".eh_frame").unwrap().file_range().unwrap();
-    let mut random = Random(42);
+    let mut random = Random::new(42);
     for _ in 0..2000 {
         let mut changed = bytes.clone();
         for byte in &mut changed[start as usize..(start + size) as usize] {

@@ -7,6 +7,8 @@
 
 use std::hash::{BuildHasher, RandomState};
 
+use super::prefetch;
+
 /// The number of parts, a power of two.
 const PARTS: usize = 64;
 /// The number of places in a part at first.
@@ -16,7 +18,7 @@ const MULTIPLIER: u64 = 0x9e37_79b9_7f4a_7c15;
 
 /// A place: the address, with its lowest bit set, or 0 where the place is free.
 ///
-/// Without padding: there are as many as blocks, and half as many again.
+/// Without padding: there are as many as blocks, and a half more.
 #[derive(Clone, Copy)]
 #[repr(C, packed(4))]
 struct Place<V> {
@@ -65,13 +67,13 @@ impl<V: Copy + Default> BlockMap<V> {
         found
     }
 
-    /// Looks at the place where an address would be, so that it is in the processor's cache when it is needed. To be
+    /// Has the place where an address would be fetched, so that it is in the processor's cache when it is needed. To be
     /// called for several addresses in a row: a processor fetches their places at the same time.
     #[inline]
     pub(crate) fn fetch(&self, address: u64) {
         let hash = hash(address | 1, self.seed);
         let part = &self.parts[part(hash)];
-        std::hint::black_box(part.places[part.home(hash)].key);
+        prefetch(&part.places[part.home(hash)]);
     }
 
     /// Takes all blocks out whose addresses are as wanted, in no particular order.
@@ -121,8 +123,9 @@ impl<V: Copy + Default> Part<V> {
             return Some(before.value);
         }
         self.len += 1;
-        // At five eighths a search for what is not there takes some four places; at three quarters it would be eight.
-        if self.len > self.places.len() / 8 * 5 {
+        // At three quarters a search for what is not there takes some eight places, next to each other; at seven eighths
+        // it would be thirty.
+        if self.len > self.places.len() / 4 * 3 {
             self.grow(seed);
         }
         None

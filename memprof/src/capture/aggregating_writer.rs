@@ -11,32 +11,24 @@ use rustc_hash::FxHashMap;
 
 use super::aggregation::{Aggregation, Held, Place};
 use super::arenas::ArenaList;
-use super::encoding::{put_cstr, put_delta, put_svarint, put_varint};
+use super::definitions::Definitions;
+use super::encoding::{put_cstr, put_svarint, put_varint};
 use super::header::{FileFormat, Header, PythonAllocator};
-use super::interning::{CodeTable, NativeTable, StackTable};
 use super::output::Output;
 use super::sink::{CodeId, CodeObject, Module, NativeId, PythonFrame, Sink, StackId, Summary, WriteError};
 use super::tokens::{self, aggregated};
-use super::writer::{put_code, put_modules};
 use super::{Allocator, Extension};
 
 /// Writes an aggregated capture.
 pub struct AggregatingWriter {
     output: Output,
-    native_traces: bool,
     n_calls: u64,
-    codes: CodeTable,
-    stacks: StackTable,
+    definitions: Definitions,
     /// The numbers of frames, from 0.
     frames: FxHashMap<PythonFrame, u64>,
-    natives: NativeTable,
-    generation: u32,
     aggregation: Aggregation,
     /// The thread that the file says is the current one; it matters for names alone.
     thread: Option<u64>,
-    last_ip: u64,
-    last_native: u64,
-    last_line: u64,
 }
 
 impl AggregatingWriter {
@@ -45,19 +37,12 @@ impl AggregatingWriter {
         let file_format = FileFormat::AggregatedAllocations;
         let header = Header { file_format, n_allocations: 0, n_frames: 0, ..header };
         Ok(Self {
-            native_traces: header.native_traces,
-            output: Output::create(file, path, header)?,
             n_calls: 0,
-            codes: CodeTable::default(),
-            stacks: StackTable::default(),
+            definitions: Definitions::new(header.native_traces),
+            output: Output::create(file, path, header)?,
             frames: FxHashMap::default(),
-            natives: NativeTable::default(),
-            generation: 0,
             aggregation: Aggregation::default(),
             thread: None,
-            last_ip: 0,
-            last_native: 0,
-            last_line: 0,
         })
     }
 
@@ -85,7 +70,7 @@ impl AggregatingWriter {
 
     /// Writes the stacks that the file does not have yet.
     fn put_stacks(&mut self, known: usize) -> Result<(), WriteError> {
-        for node in self.stacks.nodes_from(known) {
+        for node in self.definitions.stacks.nodes_from(known) {
             let next = self.frames.len() as u64;
             let number = *self.frames.entry(node.frame).or_insert(next);
             let out = self.output.buffer();
@@ -115,39 +100,18 @@ impl Sink for AggregatingWriter {
     }
 
     fn define_code(&mut self, code: &CodeObject<'_>) -> Result<CodeId, WriteError> {
-        let (id, is_new) = self.codes.intern(code)?;
-        if is_new {
-            put_code(self.output.buffer(), &mut self.last_line, id, code);
-            self.output.record_done()?;
-        }
-        Ok(id)
+        self.definitions.define_code(&mut self.output, code)
     }
 
     fn intern_stack(&mut self, frames: &[PythonFrame]) -> Result<StackId, WriteError> {
-        // Without native stacks to merge with, memray marks every frame so.
-        let all_entries = !self.native_traces;
-        let known = self.stacks.len();
-        let stack = self.stacks.intern(
-            frames.iter().map(|&frame| PythonFrame { is_entry: frame.is_entry || all_entries, ..frame }),
-        )?;
+        let known = self.definitions.stacks.len();
+        let stack = self.definitions.intern_stack(frames)?;
         self.put_stacks(known)?;
         Ok(stack)
     }
 
     fn intern_native(&mut self, ips: &[u64]) -> Result<NativeId, WriteError> {
-        let mut stack = NativeId::NONE;
-        for &ip in ips {
-            let (id, is_new) = self.natives.intern(stack, ip)?;
-            if is_new {
-                let out = self.output.buffer();
-                out.push(tokens::NATIVE_TRACE_INDEX);
-                put_delta(out, &mut self.last_ip, ip);
-                put_delta(out, &mut self.last_native, u64::from(stack.number()));
-                self.output.record_done()?;
-            }
-            stack = id;
-        }
-        Ok(stack)
+        self.definitions.intern_native(&mut self.output, ips)
     }
 
     fn allocate(
@@ -161,7 +125,7 @@ impl Sink for AggregatingWriter {
     ) -> Result<(), WriteError> {
         debug_assert!(allocator.allocates(), "{allocator:?} releases memory");
         self.n_calls += 1;
-        let place = Place { thread, stack, native, generation: self.generation, allocator };
+        let place = Place { thread, stack, native, generation: self.definitions.generation(), allocator };
         self.aggregation.allocate(place, address & !7, size);
         Ok(())
     }
@@ -199,10 +163,7 @@ impl Sink for AggregatingWriter {
     }
 
     fn map_modules(&mut self, modules: &[Module<'_>]) -> Result<u32, WriteError> {
-        self.generation += 1;
-        put_modules(self.output.buffer(), modules);
-        self.output.record_done()?;
-        Ok(self.generation)
+        self.definitions.map_modules(&mut self.output, modules)
     }
 
     fn flush(&mut self) -> Result<(), WriteError> {

@@ -9,6 +9,7 @@ mod aggregation;
 mod allocator;
 mod arenas;
 mod decode;
+mod definitions;
 mod encoding;
 mod extension;
 mod header;

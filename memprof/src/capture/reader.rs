@@ -270,6 +270,9 @@ pub fn read_extension(path: &Path) -> Result<Option<Extension>, ExtensionError> 
     container::read(&File::open(path)?)
 }
 
+/// The zeros in which the head of a capture may end: two switches, three empty lists.
+const HEAD_ZEROS: u64 = 5;
+
 fn read_header(source: &mut Source) -> Result<Header, HeaderError> {
     loop {
         let mut cursor = Cursor::new(source.available());
@@ -284,12 +287,19 @@ fn read_header(source: &mut Source) -> Result<Header, HeaderError> {
             Err(error) => return Err(error),
         }
         if !source.fill()? {
-            return Err(match source.ended() {
-                _ if source.available().is_empty() => HeaderError::NotACapture,
-                None => HeaderError::TooLong(MAX_WINDOW),
-                Some(SourceEnd::Damaged(error)) => HeaderError::Damaged(error.to_string()),
-                Some(SourceEnd::End) => HeaderError::Cut,
-            });
+            return match source.ended() {
+                _ if source.available().is_empty() => Err(HeaderError::NotACapture),
+                None => Err(HeaderError::TooLong(MAX_WINDOW)),
+                Some(SourceEnd::Damaged(error)) => Err(HeaderError::Damaged(error.to_string())),
+                Some(SourceEnd::End) => read_lone_header(source),
+            };
         }
     }
+}
+
+/// Reads a head with no records behind it: the recording was cut off in its first moments. memray refuses such files.
+fn read_lone_header(source: &mut Source) -> Result<Header, HeaderError> {
+    let header = Header::decode(&mut Cursor::new(&source.available_with_padding(HEAD_ZEROS)))?;
+    source.consume(source.available().len());
+    Ok(header)
 }

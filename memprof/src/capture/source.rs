@@ -27,6 +27,8 @@ enum Bytes {
 pub(super) struct Source {
     bytes: Bytes,
     file_size: u64,
+    /// Zeros at the end of the file that are taken for no part of the capture.
+    padding: u64,
     window: Vec<u8>,
     start: usize,
     end: usize,
@@ -55,13 +57,29 @@ impl Source {
             Err(error) => return Err(error),
         };
         file.seek(SeekFrom::Start(0))?;
-        let bytes = if compressed {
-            Bytes::Compressed(Box::new(FrameDecoder::new(BufReader::with_capacity(WINDOW, file))))
+        let (bytes, padding) = if compressed {
+            (Bytes::Compressed(Box::new(FrameDecoder::new(BufReader::with_capacity(WINDOW, file)))), 0)
         } else {
             let size = size_without_padding(&file, file_size)?;
-            Bytes::Raw(file.take(size))
+            (Bytes::Raw(file.take(size)), file_size - size)
         };
-        Ok(Self { bytes, file_size, window: vec![0; WINDOW], start: 0, end: 0, consumed: 0, ended: None })
+        Ok(Self {
+            bytes,
+            file_size,
+            padding,
+            window: vec![0; WINDOW],
+            start: 0,
+            end: 0,
+            consumed: 0,
+            ended: None,
+        })
+    }
+
+    /// What of the window has not been consumed, and after it at most so many of the zeros at the file's end.
+    pub(super) fn available_with_padding(&self, most: u64) -> Vec<u8> {
+        let mut bytes = self.available().to_vec();
+        bytes.resize(bytes.len() + self.padding.min(most) as usize, 0);
+        bytes
     }
 
     /// What of the window has not been consumed.

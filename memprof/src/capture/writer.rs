@@ -9,9 +9,9 @@ use std::path::Path;
 use rustc_hash::FxHashMap;
 
 use super::arenas::ArenaList;
+use super::definitions::Definitions;
 use super::encoding::{put_cstr, put_delta, put_svarint, put_varint};
 use super::header::{FileFormat, Header, PythonAllocator};
-use super::interning::{CodeTable, NativeTable, StackTable};
 use super::output::Output;
 use super::pointers::RecentPointers;
 use super::sink::{CodeId, CodeObject, Module, NativeId, PythonFrame, Sink, StackId, Summary, WriteError};
@@ -24,14 +24,11 @@ const MAX_POP: u32 = 16;
 pub struct Writer {
     output: Output,
     start_ms: i64,
-    native_traces: bool,
     n_allocations: u64,
-    codes: CodeTable,
-    stacks: StackTable,
-    natives: NativeTable,
-    generation: u32,
+    definitions: Definitions,
     pointers: RecentPointers,
-    last: LastValues,
+    /// What the next difference between addresses is taken from.
+    last_pointer: u64,
     /// The stack that the file has for each thread but the current one.
     threads: FxHashMap<u64, StackId>,
     thread: Option<u64>,
@@ -41,15 +38,6 @@ pub struct Writer {
     arenas: ArenaList,
 }
 
-/// What the next differences are taken from; one set for the whole file.
-#[derive(Default)]
-struct LastValues {
-    ip: u64,
-    native_id: u64,
-    data_pointer: u64,
-    first_line: u64,
-}
-
 impl Writer {
     /// Begins a capture in an empty `file` that is open for reading and writing and stands at `path`.
     pub fn create(file: File, path: &Path, header: Header) -> Result<Self, WriteError> {
@@ -57,15 +45,11 @@ impl Writer {
             Header { file_format: FileFormat::AllAllocations, n_allocations: 0, n_frames: 0, ..header };
         Ok(Self {
             start_ms: header.start_ms,
-            native_traces: header.native_traces,
-            output: Output::create(file, path, header)?,
             n_allocations: 0,
-            codes: CodeTable::default(),
-            stacks: StackTable::default(),
-            natives: NativeTable::default(),
-            generation: 0,
+            definitions: Definitions::new(header.native_traces),
+            output: Output::create(file, path, header)?,
             pointers: RecentPointers::default(),
-            last: LastValues::default(),
+            last_pointer: 0,
             threads: FxHashMap::default(),
             thread: None,
             stack: StackId::EMPTY,
@@ -105,7 +89,7 @@ impl Writer {
     }
 
     fn change_stack(&mut self, stack: StackId) {
-        let mut popped = self.stacks.transition(self.stack, stack, &mut self.pushed);
+        let mut popped = self.definitions.stacks.transition(self.stack, stack, &mut self.pushed);
         let out = self.output.buffer();
         while popped > 0 {
             let count = popped.min(MAX_POP);
@@ -133,7 +117,7 @@ impl Writer {
         );
         if slot.is_none() {
             self.pointers.push(address);
-            put_delta(out, &mut self.last.data_pointer, address >> 3);
+            put_delta(out, &mut self.last_pointer, address >> 3);
         }
         if id >= 8 {
             out.push(id);
@@ -144,8 +128,8 @@ impl Writer {
     #[inline]
     fn end_call(&mut self, size: u64, native: NativeId) -> Result<(), WriteError> {
         let out = self.output.buffer();
-        if self.native_traces {
-            put_delta(out, &mut self.last.native_id, u64::from(native.number()));
+        if self.definitions.native_traces() {
+            put_delta(out, &mut self.definitions.last_native, u64::from(native.number()));
         }
         put_varint(out, size);
         self.output.record_done()
@@ -162,36 +146,15 @@ impl Sink for Writer {
     }
 
     fn define_code(&mut self, code: &CodeObject<'_>) -> Result<CodeId, WriteError> {
-        let (id, is_new) = self.codes.intern(code)?;
-        if is_new {
-            put_code(self.output.buffer(), &mut self.last.first_line, id, code);
-            self.output.record_done()?;
-        }
-        Ok(id)
+        self.definitions.define_code(&mut self.output, code)
     }
 
     fn intern_stack(&mut self, frames: &[PythonFrame]) -> Result<StackId, WriteError> {
-        // Without native stacks to merge with, memray marks every frame so.
-        let all_entries = !self.native_traces;
-        self.stacks.intern(
-            frames.iter().map(|&frame| PythonFrame { is_entry: frame.is_entry || all_entries, ..frame }),
-        )
+        self.definitions.intern_stack(frames)
     }
 
     fn intern_native(&mut self, ips: &[u64]) -> Result<NativeId, WriteError> {
-        let mut stack = NativeId::NONE;
-        for &ip in ips {
-            let (id, is_new) = self.natives.intern(stack, ip)?;
-            if is_new {
-                let out = self.output.buffer();
-                out.push(tokens::NATIVE_TRACE_INDEX);
-                put_delta(out, &mut self.last.ip, ip);
-                put_delta(out, &mut self.last.native_id, u64::from(stack.number()));
-                self.output.record_done()?;
-            }
-            stack = id;
-        }
-        Ok(stack)
+        self.definitions.intern_native(&mut self.output, ips)
     }
 
     fn allocate(
@@ -244,10 +207,7 @@ impl Sink for Writer {
     }
 
     fn map_modules(&mut self, modules: &[Module<'_>]) -> Result<u32, WriteError> {
-        self.generation += 1;
-        put_modules(self.output.buffer(), modules);
-        self.output.record_done()?;
-        Ok(self.generation)
+        self.definitions.map_modules(&mut self.output, modules)
     }
 
     fn moved(&mut self, path: &Path) {
@@ -265,33 +225,6 @@ impl Sink for Writer {
         compress: bool,
     ) -> Result<Summary, WriteError> {
         (*self).finish(end_ms, extension, compress)
-    }
-}
-
-/// Appends the definition of a code object.
-pub(super) fn put_code(out: &mut Vec<u8>, last_line: &mut u64, id: CodeId, code: &CodeObject<'_>) {
-    out.push(tokens::CODE_OBJECT);
-    put_varint(out, u64::from(id.number()));
-    put_cstr(out, code.function);
-    put_cstr(out, code.file);
-    put_delta(out, last_line, i64::from(code.first_line) as u64);
-    put_varint(out, code.line_table.len() as u64);
-    out.extend_from_slice(code.line_table);
-}
-
-/// Appends a generation of maps.
-pub(super) fn put_modules(out: &mut Vec<u8>, modules: &[Module<'_>]) {
-    out.push(tokens::MEMORY_MAP_START);
-    for module in modules {
-        out.push(tokens::SEGMENT_HEADER);
-        put_cstr(out, module.path);
-        put_varint(out, module.segments.len() as u64);
-        out.extend_from_slice(&module.load_bias.to_le_bytes());
-        for &(address, size) in module.segments {
-            out.push(tokens::SEGMENT);
-            out.extend_from_slice(&address.to_le_bytes());
-            put_varint(out, size);
-        }
     }
 }
 

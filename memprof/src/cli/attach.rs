@@ -10,7 +10,7 @@ use super::{
     selection,
 };
 use crate::{
-    target::{Process, invoker::Invoker, supervise},
+    target::{Process, invoker::Invoker, privileges, supervise},
     trace::{Recording, TraceError, detach, drive, newcomers::Newcomers, signals, signals::Signals},
 };
 
@@ -49,6 +49,7 @@ pub(super) fn main(arguments: Arguments) -> anyhow::Result<ExitCode> {
     let is_supervised = follow_fork || pause;
     signals::block().context("cannot block signals")?;
     recording::check_privilege()?;
+    privileges::give_up_others().context("cannot give up privileges")?;
     if let Some(selection) = &selection {
         pids = selection.processes();
     }

@@ -2,7 +2,7 @@
 
 use log::{LevelFilter, Log, Metadata, Record};
 
-use crate::report::page::text::visible;
+use crate::report::visible;
 
 struct StandardError;
 

@@ -6,6 +6,7 @@ mod diff;
 mod doctor;
 mod flamegraph;
 mod logging;
+mod memory;
 mod notes;
 mod outputs;
 mod page;
@@ -27,7 +28,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-use crate::report::page::text::visible;
+use crate::report::visible;
 
 /// Traces memory allocations of unmodified processes from outside, and reports on them.
 #[derive(Parser)]
@@ -55,7 +56,11 @@ enum Command {
 
 /// Runs the command line of this process. Errors are one line on standard error and status 1.
 pub fn main() -> ExitCode {
-    let result = match Arguments::parse().command {
+    let command = Arguments::parse().command;
+    if !matches!(command, Command::Run(_) | Command::Attach(_)) {
+        memory::give_back_at_once();
+    }
+    let result = match command {
         Command::Run(arguments) => run::main(arguments),
         Command::Attach(arguments) => attach::main(arguments),
         Command::Flamegraph(arguments) => flamegraph::main(arguments),

@@ -2,7 +2,7 @@
 
 use crate::capture::Ending;
 use crate::heap::Capture;
-use crate::report::page::text::visible;
+use crate::report::visible;
 
 /// Prints notes on a capture, if there are any, to standard error.
 pub(super) fn print(capture: &Capture) {

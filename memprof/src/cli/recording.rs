@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, fs, path::PathBuf, time::Duration};
 use anyhow::{Context as _, bail};
 
 use crate::{
-    report::{page::text::visible, size},
+    report::{size, visible},
     target::{container, identity},
     trace::{
         self, Recording, TraceError,

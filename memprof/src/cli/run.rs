@@ -12,6 +12,7 @@ use crate::{
     target::{
         invoker::Invoker,
         launch::Command,
+        privileges,
         supervise::{self, Ending},
     },
     trace::{
@@ -59,6 +60,7 @@ pub(super) fn main(arguments: Arguments) -> anyhow::Result<ExitCode> {
     let mut teller = Teller::new(&options);
     // Forks, so it comes before anything that makes threads.
     let supervisor = supervise::start(command, !no_follow_fork)?;
+    privileges::give_up_others().context("cannot give up privileges")?;
     let mut recording =
         Recording::new(options.trace_options(on_overflow == Overflow::Pause), Box::new(outputs))?;
     teller.listen(&mut recording)?;

@@ -24,7 +24,8 @@ pub(super) const BATCH: usize = 2048;
 /// Batches in all: one on either side, and two between them.
 const BATCHES: usize = 4;
 
-/// Of how many items memory is fetched at a time: about as many as a processor waits for at the same time.
+/// For how many items memory is fetched at a time, while as many before them are followed: about as many as a processor
+/// waits for at the same time.
 const FORESEEN: usize = 16;
 
 /// Items, and how much of the file was read up to them, and its size, in bytes.
@@ -98,12 +99,12 @@ fn follow(
 ) -> Result<(), LimitReached> {
     for Batch { items: mut batch, progress: (read, size) } in full {
         progress(read, size);
-        for group in batch.chunks(FORESEEN) {
-            for item in group {
-                if let Item::Call(event) = item {
-                    observer.foresee(event);
-                }
-            }
+        let mut groups = batch.chunks(FORESEEN);
+        let mut next = groups.next();
+        foresee(observer, next);
+        while let Some(group) = next {
+            next = groups.next();
+            foresee(observer, next);
             for item in group {
                 match item {
                     Item::Call(event) => observer.call(event)?,
@@ -117,4 +118,13 @@ fn follow(
         let _ = empty.send(batch);
     }
     Ok(())
+}
+
+#[inline]
+fn foresee(observer: &impl Observer, items: Option<&[Item]>) {
+    for item in items.unwrap_or_default() {
+        if let Item::Call(event) = item {
+            observer.foresee(event);
+        }
+    }
 }

@@ -2,7 +2,6 @@
 
 use rustc_hash::FxHashMap;
 
-use super::live::Block;
 use super::sites::{Site, SiteId, Sites};
 use super::stacks::StackIndex;
 use crate::capture::Allocator;
@@ -58,26 +57,39 @@ pub enum Threads {
     Split,
 }
 
-/// Sums over blocks by the site.
-#[derive(Clone, Copy)]
-struct Sum {
-    n_allocations: u64,
-    size: u64,
-    first_index: u64,
+/// Blocks of one site, summed up.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct SiteSum {
+    pub(super) n_allocations: u64,
+    /// In bytes.
+    pub(super) size: u64,
+    /// The place of the first allocation among all calls.
+    pub(super) first_index: u64,
 }
 
-/// Puts blocks of the same stack together, ordered by the first allocation of each.
-pub(super) fn group(sites: &Sites, blocks: impl Iterator<Item = Block>, threads: Threads) -> Vec<Record> {
-    const NOTHING: Sum = Sum { n_allocations: 0, size: 0, first_index: u64::MAX };
-    let mut sums = vec![NOTHING; sites.len()];
-    for block in blocks {
-        let sum = &mut sums[block.site.index()];
-        sum.n_allocations += 1;
-        sum.size = sum.size.wrapping_add(block.size);
-        sum.first_index = sum.first_index.min(block.index);
+impl SiteSum {
+    /// Of no block.
+    pub(super) const NOTHING: Self = Self { n_allocations: 0, size: 0, first_index: u64::MAX };
+
+    pub(super) fn add(&mut self, other: Self) {
+        self.n_allocations += other.n_allocations;
+        self.size = self.size.wrapping_add(other.size);
+        self.first_index = self.first_index.min(other.first_index);
     }
-    let mut by_first: Vec<(SiteId, Sum)> =
-        sites.ids().zip(sums).filter(|(_, sum)| sum.n_allocations > 0).collect();
+}
+
+/// Puts what is of the same stack together, ordered by the first allocation of each.
+pub(super) fn group(
+    sites: &Sites,
+    sums: impl Iterator<Item = (SiteId, SiteSum)>,
+    threads: Threads,
+) -> Vec<Record> {
+    let mut by_site = vec![SiteSum::NOTHING; sites.len()];
+    for (site, sum) in sums {
+        by_site[site.index()].add(sum);
+    }
+    let mut by_first: Vec<(SiteId, SiteSum)> =
+        sites.ids().zip(by_site).filter(|(_, sum)| sum.n_allocations > 0).collect();
     by_first.sort_unstable_by_key(|&(_, sum)| sum.first_index);
 
     let mut records: Vec<Record> = Vec::new();

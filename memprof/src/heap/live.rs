@@ -1,9 +1,10 @@
 //! What lives at one time, followed through a capture; the peak is known after one pass.
 //!
 //! The state at the peak is what lives at the end and lived at the peak already, and what has died
-//! since. The latter is kept aside until a new peak is reached, so that memory is bounded by what
-//! lives at the peak and at the end, and nothing has to be read twice.
+//! since. The latter is summed up by site until a new peak is reached, so that memory is bounded by what
+//! lives at one time and by the sites, and nothing has to be read twice.
 
+use super::grouping::SiteSum;
 use super::heap_size::HeapSize;
 use super::recording::Space;
 use super::replay::Event;
@@ -19,6 +20,40 @@ pub(super) struct Block {
     /// The place of its allocation among all calls.
     pub(super) index: u64,
     pub(super) site: SiteId,
+}
+
+impl Block {
+    fn sum(self) -> (SiteId, SiteSum) {
+        (self.site, SiteSum { n_allocations: 1, size: self.size, first_index: self.index })
+    }
+}
+
+/// What has died since the peak and lived then, by site.
+#[derive(Default)]
+struct Departed {
+    /// At the place of the site: of what peak, told by the calls up to it, and the sum of what departed since.
+    sums: Vec<(u64, SiteSum)>,
+}
+
+impl Departed {
+    #[inline]
+    fn add(&mut self, peak: u64, block: Block) {
+        let place = block.site.index();
+        if self.sums.len() <= place {
+            self.sums.resize(place + 1, (0, SiteSum::NOTHING));
+        }
+        let (of_peak, sum) = &mut self.sums[place];
+        if *of_peak != peak {
+            // What is there departed before this peak.
+            (*of_peak, *sum) = (peak, SiteSum::NOTHING);
+        }
+        sum.add(block.sum().1);
+    }
+
+    fn since(&self, peak: u64) -> impl Iterator<Item = (SiteId, SiteSum)> + '_ {
+        let of_peak = move |(_, (of_peak, _)): &(SiteId, &(u64, SiteSum))| *of_peak == peak;
+        SiteId::all().zip(&self.sums).filter(of_peak).map(|(site, &(_, sum))| (site, sum))
+    }
 }
 
 /// What is kept of a piece of a mapped range.
@@ -44,8 +79,8 @@ pub(super) struct LiveHeap {
     blocks: BlockMap<Block>,
     ranges: Ranges<Mapped>,
     wanted: Wanted,
-    /// What has died since the peak and lived then; nothing where that is not wanted.
-    departed: Vec<Block>,
+    /// Nothing where it is not wanted.
+    departed: Departed,
     size: HeapSize,
     /// Calls up to the peak.
     peak_calls: u64,
@@ -58,7 +93,7 @@ impl LiveHeap {
             blocks: BlockMap::default(),
             ranges: Ranges::default(),
             wanted,
-            departed: Vec::new(),
+            departed: Departed::default(),
             size: HeapSize::default(),
             peak_calls: 0,
             calls: 0,
@@ -100,14 +135,13 @@ impl LiveHeap {
         }
         if self.size.is_at_peak() {
             self.peak_calls = self.calls;
-            self.departed.clear();
         }
     }
 
     #[inline]
     fn depart(&mut self, block: Block) {
         if block.index < self.peak_calls && self.wanted == Wanted::AtPeakOrEnd {
-            self.departed.push(block);
+            self.departed.add(self.peak_calls, block);
         }
     }
 
@@ -138,7 +172,7 @@ impl LiveHeap {
             size.shrink(lost);
             let Mapped { index, since, site } = piece.value;
             if since <= *peak_calls && *wanted == Wanted::AtPeakOrEnd {
-                departed.push(Block { size: piece.size(), index, site });
+                departed.add(*peak_calls, Block { size: piece.size(), index, site });
             }
             Mapped { index, since: *calls, site }
         });
@@ -156,27 +190,27 @@ impl LiveHeap {
 
     /// Number of blocks kept.
     pub(super) fn len(&self) -> usize {
-        self.blocks.len() + self.departed.len() + self.ranges.len()
+        self.blocks.len() + self.ranges.len()
     }
 
     /// What lives now, in no particular order.
-    pub(super) fn live(&self) -> impl Iterator<Item = Block> + '_ {
+    pub(super) fn live(&self) -> impl Iterator<Item = (SiteId, SiteSum)> + '_ {
         let pieces = self.ranges.iter().map(|piece| Block {
             size: piece.size(),
             index: piece.value.index,
             site: piece.value.site,
         });
-        self.blocks.values().chain(pieces)
+        self.blocks.values().chain(pieces).map(Block::sum)
     }
 
     /// What lived at the peak, the latest where it was reached more than once, in no particular order.
-    pub(super) fn at_peak(&self) -> impl Iterator<Item = Block> + '_ {
+    pub(super) fn at_peak(&self) -> impl Iterator<Item = (SiteId, SiteSum)> + '_ {
         let pieces = self
             .ranges
             .iter()
             .filter(|piece| piece.value.since <= self.peak_calls)
             .map(|piece| Block { size: piece.size(), index: piece.value.index, site: piece.value.site });
         let blocks = self.blocks.values().filter(|block| block.index < self.peak_calls);
-        blocks.chain(self.departed.iter().copied()).chain(pieces)
+        blocks.chain(pieces).map(Block::sum).chain(self.departed.since(self.peak_calls))
     }
 }

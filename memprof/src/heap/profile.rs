@@ -197,7 +197,7 @@ impl Allocations {
 impl Observer for Allocations {
     #[inline]
     fn foresee(&self, event: &Event) {
-        self.sites.fetch(event.stack);
+        self.sites.fetch(event.thread, event.stack);
         match &self.follower {
             Follower::Live(heap) => heap.foresee(event),
             Follower::Temporary(size, _) => size.foresee(event),

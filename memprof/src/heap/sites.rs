@@ -6,6 +6,7 @@ use hashbrown::HashTable;
 use rustc_hash::FxBuildHasher;
 
 use super::stacks::StackIndex;
+use crate::blocks::prefetch;
 use crate::capture::Allocator;
 
 /// An allocation site: what two allocations have in common that are told apart by time and size alone.
@@ -28,37 +29,58 @@ impl SiteId {
     pub(super) const fn index(self) -> usize {
         self.0 as usize
     }
+
+    /// The numbers that sites can have, in order.
+    pub(super) fn all() -> impl Iterator<Item = Self> {
+        (0..NO_SITE).map(Self)
+    }
 }
 
 /// No capture has so many sites.
 const NO_SITE: u32 = u32::MAX;
 
+/// How many sites are found again without a search: as many as fit into a part of a processor's cache.
+const LATEST: usize = 1 << 14;
+
 /// All sites of a capture.
-#[derive(Default)]
 pub(super) struct Sites {
     sites: Vec<Site>,
     /// The numbers of sites, by what is in them.
     ids: HashTable<u32>,
-    /// For each stack the site that it had last; [`NO_SITE`] where it had none.
+    /// The latest sites, each at the place of its thread and stack; [`NO_SITE`] where there was none.
     latest: Vec<u32>,
+}
+
+impl Default for Sites {
+    fn default() -> Self {
+        Self { sites: Vec::new(), ids: HashTable::new(), latest: vec![NO_SITE; LATEST] }
+    }
+}
+
+/// The place of a thread and a stack among the latest sites.
+#[inline]
+fn place(thread: u64, stack: StackIndex) -> usize {
+    // Stacks are numbered in order; threads, by addresses of memory pages most often, are spread by the upper bits
+    // of a product.
+    let thread = thread.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 40;
+    (thread as usize ^ stack.index()) % LATEST
 }
 
 impl Sites {
     #[inline]
     pub(super) fn intern(&mut self, site: Site) -> SiteId {
-        if let Some(&latest) = self.latest.get(site.stack.index())
-            && self.sites.get(latest as usize) == Some(&site)
-        {
+        let latest = self.latest[place(site.thread, site.stack)];
+        if self.sites.get(latest as usize) == Some(&site) {
             return SiteId(latest);
         }
         self.intern_other(site)
     }
 
-    /// Fetches what [`Sites::intern`] will look at for a stack.
+    /// Has fetched what [`Sites::intern`] will look at.
     #[inline]
-    pub(super) fn fetch(&self, stack: StackIndex) {
-        if let Some(&latest) = self.latest.get(stack.index()) {
-            std::hint::black_box(self.sites.get(latest as usize).map(|site| site.thread));
+    pub(super) fn fetch(&self, thread: u64, stack: StackIndex) {
+        if let Some(site) = self.sites.get(self.latest[place(thread, stack)] as usize) {
+            prefetch(site);
         }
     }
 
@@ -71,11 +93,7 @@ impl Sites {
         if id == next {
             sites.push(site);
         }
-        let stack = site.stack.index();
-        if latest.len() <= stack {
-            latest.resize(stack + 1, NO_SITE);
-        }
-        latest[stack] = id;
+        latest[place(site.thread, site.stack)] = id;
         SiteId(id)
     }
 
@@ -85,7 +103,7 @@ impl Sites {
 
     /// The numbers of all sites, in order.
     pub(super) fn ids(&self) -> impl Iterator<Item = SiteId> + use<> {
-        (0..self.sites.len() as u32).map(SiteId)
+        SiteId::all().take(self.sites.len())
     }
 
     pub(super) fn len(&self) -> usize {

@@ -6,6 +6,8 @@
 
 use std::path::Path;
 
+use rustc_hash::FxHashMap;
+
 use super::grouping::Threads;
 use super::high_water::HighWater;
 use super::lifetimes::Lifetimes;
@@ -80,22 +82,29 @@ impl TemporalProfile {
         if recording.is_aggregated() {
             return Err(ProfileError::Aggregated { what: "the time of allocations" });
         }
-        // Time is divided by the samples that are shown, which are known when all have been counted. Nothing
-        // is shown of samples after the last call.
-        let (n_samples, n_calls) = count(path)?;
-        let stride = n_samples.div_ceil(question.max_memory_records.max(1)).max(1);
-
+        // Time is divided by the samples that are shown: by all, unless there prove to be more than are asked for. Of
+        // several processes the last call of all has to be known before: theirs end at different times.
+        let max_samples = question.max_memory_records.max(1);
+        let (n_samples, n_calls) = if recording.is_joint { count(path)? } else { (0, 0) };
         let mut tables = Tables::default();
-        let mut observer = Temporal::new(question, stride, n_calls);
+        let mut observer = Temporal::new(question, n_samples.div_ceil(max_samples).max(1), n_calls);
         replay(&mut recording, &mut tables, &mut observer, progress)?;
+        if let Follower::GivenUp = observer.view {
+            let stride = observer.n_samples.div_ceil(max_samples);
+            recording = Recording::open(path)?;
+            tables = Tables::default();
+            observer = Temporal::new(question, stride, n_calls);
+            replay(&mut recording, &mut tables, &mut observer, progress)?;
+        }
         let Temporal { sites, view, samples, peak, n_calls, .. } = observer;
         let high_water_bytes = match &view {
             Follower::HighWater(high_water) => high_water.bytes_by_interval(),
-            Follower::Leaks(_) => Vec::new(),
+            Follower::Leaks(_) | Follower::GivenUp => Vec::new(),
         };
         let by_site = match view {
             Follower::HighWater(high_water) => high_water.into_intervals(),
             Follower::Leaks(lifetimes) => lifetimes.into_intervals(),
+            Follower::GivenUp => FxHashMap::default(),
         };
         let mut records: Vec<TemporalRecord> = by_site
             .into_iter()
@@ -140,6 +149,8 @@ fn count(path: &Path) -> Result<(usize, u64), ProfileError> {
 enum Follower {
     HighWater(HighWater),
     Leaks(Lifetimes),
+    /// There are more samples than time can be divided by: nothing but their number is of use.
+    GivenUp,
 }
 
 struct Temporal {
@@ -148,8 +159,12 @@ struct Temporal {
     view: Follower,
     samples: Samples,
     n_samples: usize,
+    /// Of how many samples one divides time, and the most that may.
     stride: usize,
-    /// All calls of the capture, and those that were followed.
+    max_samples: usize,
+    /// Samples that divide time if another call comes: nothing is shown of those after the last.
+    n_ahead: usize,
+    /// All calls of several processes, 0 of one; and those that were followed.
     all_calls: u64,
     n_calls: u64,
     peak: u64,
@@ -167,9 +182,23 @@ impl Temporal {
             samples: Samples::default(),
             n_samples: 0,
             stride,
+            max_samples: question.max_memory_records.max(1),
+            n_ahead: 0,
             all_calls,
             n_calls: 0,
             peak: 0,
+        }
+    }
+
+    /// Divides time by the samples before a call.
+    #[cold]
+    fn divide(&mut self) {
+        for _ in 0..std::mem::take(&mut self.n_ahead) {
+            match &mut self.view {
+                Follower::HighWater(high_water) => high_water.sample(),
+                Follower::Leaks(lifetimes) => lifetimes.sample(),
+                Follower::GivenUp => {}
+            }
         }
     }
 }
@@ -177,14 +206,19 @@ impl Temporal {
 impl Observer for Temporal {
     #[inline]
     fn foresee(&self, event: &Event) {
-        self.sites.fetch(event.stack);
+        let thread = if self.threads == Threads::Merged { 0 } else { event.thread };
+        self.sites.fetch(thread, event.stack);
         match &self.view {
             Follower::HighWater(high_water) => high_water.foresee(event),
             Follower::Leaks(lifetimes) => lifetimes.foresee(event),
+            Follower::GivenUp => {}
         }
     }
 
     fn call(&mut self, event: &Event) -> Result<(), LimitReached> {
+        if self.n_ahead > 0 {
+            self.divide();
+        }
         self.n_calls += 1;
         let Self { sites, threads, .. } = self;
         let site = || -> SiteId {
@@ -204,6 +238,7 @@ impl Observer for Temporal {
                 lifetimes.follow(event, site);
                 (lifetimes.len(), lifetimes.bytes())
             }
+            Follower::GivenUp => return Ok(()),
         };
         self.peak = self.peak.max(bytes);
         if live > MAX_LIVE_BLOCKS {
@@ -216,15 +251,18 @@ impl Observer for Temporal {
         let heap = match &self.view {
             Follower::HighWater(high_water) => high_water.bytes(),
             Follower::Leaks(lifetimes) => lifetimes.bytes(),
+            Follower::GivenUp => 0,
         };
         self.samples.push(Sample { at_ms, rss, heap });
-        if self.n_samples.is_multiple_of(self.stride) && self.n_calls < self.all_calls {
-            match &mut self.view {
-                Follower::HighWater(high_water) => high_water.sample(),
-                Follower::Leaks(lifetimes) => lifetimes.sample(),
-            }
-        }
+        let divides = self.n_samples.is_multiple_of(self.stride);
         self.n_samples += 1;
+        if self.n_samples.div_ceil(self.stride) > self.max_samples {
+            self.view = Follower::GivenUp;
+        }
+        self.n_ahead += usize::from(divides);
+        if self.n_calls < self.all_calls {
+            self.divide();
+        }
     }
 
     fn ended(&mut self, process: u16) {
@@ -232,6 +270,7 @@ impl Observer for Temporal {
         match &mut self.view {
             Follower::HighWater(high_water) => high_water.end(space),
             Follower::Leaks(lifetimes) => lifetimes.end(space),
+            Follower::GivenUp => {}
         }
     }
 }

@@ -9,10 +9,10 @@ use rustc_hash::FxHashMap;
 use serde::Serialize;
 
 use super::frame_tree::{FrameTree, Lifetime, NodeId, Orientation, Shown, StringId, ThreadId, TreeError};
-use super::page::text::visible;
 use super::profile_tree::Stacks;
 use super::size::human;
 use super::stack_matching::matching_name;
+use super::visible;
 use crate::heap::{Namer, Profile};
 
 /// What was held, or how that has changed.

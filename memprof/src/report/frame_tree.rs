@@ -16,6 +16,9 @@ use super::frame_kind::{FrameKind, frame_kind};
 /// default recursion limit.
 pub const MAX_DEPTH: usize = 400;
 
+/// How much is gathered before it is first summed up: some forty megabytes.
+const MERGED_AT: usize = 1 << 19;
+
 /// The name of the last frame of a stack that is cut.
 pub const TOO_DEEP: &str = "<STACK TOO DEEP>";
 
@@ -198,6 +201,11 @@ impl FrameTree {
         Ok(id)
     }
 
+    /// Makes room for so many calls of [`FrameTree::add`].
+    pub fn reserve(&mut self, count: usize) {
+        self.allocated.reserve_exact(count.min(2 * MERGED_AT));
+    }
+
     /// Adds what one stack, given from the innermost frame to the outermost, has allocated.
     pub fn add(
         &mut self,
@@ -209,7 +217,7 @@ impl FrameTree {
     ) -> Result<(), TreeError> {
         let node = self.node(innermost_first)?;
         self.allocated.push(Allocated { node, thread, lifetime, bytes, count });
-        if self.allocated.len() >= 2 * self.merged.max(1 << 20) {
+        if self.allocated.len() >= 2 * self.merged.max(MERGED_AT) {
             self.merge_allocated();
         }
         Ok(())

@@ -19,5 +19,7 @@ pub mod table;
 mod thread_label;
 pub mod transform;
 pub mod tree;
+mod visible;
 
 pub use thread_label::thread_label;
+pub use visible::visible;

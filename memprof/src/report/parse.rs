@@ -3,7 +3,7 @@
 use std::fmt;
 use std::io::{self, Write};
 
-use super::page::text::visible;
+use super::visible;
 use crate::capture::{Allocator, FileFormat, Header, PythonAllocator, ReadError, Reader, Record, Version};
 use crate::heap::Progress;
 

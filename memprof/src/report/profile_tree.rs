@@ -33,6 +33,7 @@ pub fn temporal_tree(
     threads: Threads,
 ) -> Result<FrameTree, TreeError> {
     let mut tree = FrameTree::new(orientation);
+    tree.reserve(profile.records.iter().map(|record| record.intervals.len()).sum());
     let mut stacks = Stacks::new(namer, &mut tree, in_full);
     for record in &profile.records {
         let Site { thread, stack, native, generation, .. } = record.site;

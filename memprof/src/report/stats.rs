@@ -9,8 +9,8 @@ use serde::ser::SerializeMap;
 use super::histogram::{Bin, bins};
 use super::local_time::LocalTime;
 use super::modules::Modules;
-use super::page::text::visible;
 use super::size::human;
+use super::visible;
 use crate::capture::Allocator;
 use crate::heap::{FrameId, Namer, NoNativeNames, ProcessTotal, Statistics, Total};
 

@@ -4,8 +4,8 @@ use std::io::{self, Write};
 
 use rustc_hash::{FxHashMap, FxHashSet};
 
-use super::page::text::visible;
 use super::size::human;
+use super::visible;
 use crate::heap::{Namer, Profile};
 
 /// What one function holds.

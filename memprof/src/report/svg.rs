@@ -8,7 +8,7 @@ use std::io::Write;
 use inferno::flamegraph::{self, Direction, Options};
 
 use super::frame_tree::{FrameTree, Orientation, Shown};
-use super::page::text::visible;
+use super::visible;
 
 /// Why no picture was drawn.
 #[derive(Debug, thiserror::Error)]

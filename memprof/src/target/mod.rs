@@ -9,6 +9,7 @@ pub mod invoker;
 pub mod launch;
 pub mod maps;
 pub mod module;
+pub mod privileges;
 pub mod process;
 mod ptrace;
 pub mod selection;

@@ -29,7 +29,7 @@ use tokio::sync::mpsc as async_mpsc;
 
 use super::{
     launch::{self, Command, LaunchError},
-    process,
+    privileges, process,
     ptrace::{self, Change, Watch},
 };
 
@@ -169,6 +169,8 @@ pub fn start(command: Command, follow: bool) -> Result<Supervisor, LaunchError> 
         let pid = waiting.pid.as_raw();
         ptrace::seize(pid, watch)?;
         let only = HashSet::from([pid]);
+        // The program has what it needs.
+        privileges::give_up_others()?;
         let started = Some(waiting.go()?);
         Ok(Tasks { program: Some(pid), started, processes: only.clone(), known: only, watch })
     })

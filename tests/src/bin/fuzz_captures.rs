@@ -10,7 +10,10 @@ use std::{
     process::ExitCode,
 };
 
-use memprof_tests::hostile::{limit_memory, reports};
+use memprof_tests::{
+    hostile::{limit_memory, reports},
+    random::Random,
+};
 
 /// Bytes of address space. The captures that are mutated are small, and so is what may be needed for them; most of it
 /// are the regions that glibc reserves for each thread.
@@ -23,22 +26,6 @@ const EDGES: [&[u8]; 4] = [
     b"\x80\x80\x80\x80\x10",
     b"\xff\xff\xff\xff\x07",
 ];
-
-/// Random numbers by Marsaglia's xorshift: the same for one seed everywhere.
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0
-    }
-
-    fn below(&mut self, bound: usize) -> usize {
-        (self.next() % bound.max(1) as u64) as usize
-    }
-}
 
 fn mutate(random: &mut Random, bytes: &mut Vec<u8>) {
     for _ in 0..=random.below(4) {
@@ -81,7 +68,7 @@ fn main() -> ExitCode {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let path = folder.path().join("mutated.bin");
     for case in 0..cases {
-        let mut random = Random((seed << 32 | case as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1);
+        let mut random = Random::new(seed << 32 | case as u64);
         let mut bytes = captures[random.below(captures.len())].clone();
         mutate(&mut random, &mut bytes);
         fs::write(&path, &bytes).expect("a temporary file");

@@ -16,7 +16,7 @@ const MARK: &str = "memprof-test-site";
 
 /// For each version of CPython what the tests import: the newest releases that it can have.
 const VERSIONS: [(&str, &[&str]); 7] = [
-    ("3.8", &["coverage==7.6.1", "greenlet==3.1.1", "gevent==24.2.1"]),
+    ("3.8", &["coverage==7.6.1", "greenlet==3.1.1", "gevent==24.2.1", "memray==1.19.3"]),
     ("3.9", &["coverage==7.10.7", "greenlet==3.2.4", "gevent==25.9.1", MEMRAY]),
     ("3.10", &["coverage==7.16.2", "greenlet==3.5.6", "gevent==26.9.0", MEMRAY]),
     ("3.11", &["coverage==7.17.4", "greenlet==3.5.6", "gevent==26.9.0", MEMRAY]),

@@ -2,8 +2,8 @@
 
 use serde::Serialize;
 
+use super::super::visible;
 use super::heading::Heading;
-use super::text::visible;
 use crate::capture::Ending;
 use crate::heap::{Capture, Sample};
 

@@ -4,14 +4,15 @@ use std::collections::BTreeSet;
 
 use rustc_hash::FxHashMap;
 use serde::Serialize;
+use serde::ser::{SerializeStruct, Serializer};
 
+use super::super::visible;
 use super::data::{Loss, LossJson, MemoryJson, Totals, TotalsJson, changed_figures, figures};
 use super::heading::Heading;
-use super::text::visible;
 use super::{PageError, Template};
 use crate::heap::Sample;
 use crate::report::frame_kind::FrameKind;
-use crate::report::frame_tree::{FrameId, FrameTree, Orientation, Shown, StringId, ThreadId};
+use crate::report::frame_tree::{Allocated, FrameId, FrameTree, Orientation, Shown, StringId, ThreadId};
 use crate::report::sources::{Confidential, source_lines};
 
 /// As many nodes as a page shows; the smallest of more are folded. Enough for nearly every program, and drawn
@@ -74,9 +75,8 @@ pub struct FlameGraph<'a> {
 impl FlameGraph<'_> {
     /// The page as HTML. One larger than [`super::LARGEST_PAGE`] has to be allowed.
     pub fn to_html(&self, allow_large: bool) -> Result<String, PageError> {
-        let data = serde_json::to_string(&self.to_json())?;
         let title = format!("{} — {}", self.heading.title, self.totals.command_line);
-        TEMPLATE.fill(&title, &data, allow_large)
+        TEMPLATE.fill(&title, &self.to_json(), allow_large)
     }
 
     fn to_json(&self) -> PageJson<'_> {
@@ -112,7 +112,7 @@ impl FlameGraph<'_> {
             frames,
             threads,
             nodes: NodesJson::new(tree, &used),
-            allocated: AllocatedJson::new(tree, temporal),
+            allocated: AllocatedJson { allocated: tree.allocated(), temporal },
             strings: strings.texts,
         }
     }
@@ -208,7 +208,7 @@ struct PageJson<'a> {
     frames: FramesJson,
     threads: Vec<i64>,
     nodes: NodesJson,
-    allocated: AllocatedJson,
+    allocated: AllocatedJson<'a>,
     strings: Vec<String>,
 }
 
@@ -246,33 +246,37 @@ impl NodesJson {
     }
 }
 
-#[derive(Default, Serialize)]
-struct AllocatedJson {
-    /// The node at which the stack ends, as the distance from the one before.
-    step: Vec<u32>,
-    thread: Vec<u32>,
-    bytes: Vec<u64>,
-    count: Vec<u64>,
-    /// The snapshots between which it lived; -1 for "to the end". Empty in reports of one moment.
-    from: Vec<u32>,
-    to: Vec<i64>,
+/// What was allocated, as columns that are written from the tree: in a report over time there are many rows.
+struct AllocatedJson<'a> {
+    allocated: &'a [Allocated],
+    temporal: bool,
 }
 
-impl AllocatedJson {
-    fn new(tree: &FrameTree, temporal: bool) -> Self {
-        let mut columns = Self::default();
-        let mut before = 0;
-        for allocated in tree.allocated() {
-            columns.step.push(allocated.node.0 - before);
-            before = allocated.node.0;
-            columns.thread.push(allocated.thread.0);
-            columns.bytes.push(allocated.bytes);
-            columns.count.push(allocated.count);
-            if temporal {
-                columns.from.push(allocated.lifetime.from);
-                columns.to.push(allocated.lifetime.to.map_or(-1, i64::from));
-            }
-        }
-        columns
+impl Serialize for AllocatedJson<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let rows = self.allocated;
+        let in_time = if self.temporal { rows } else { &[] };
+        let nodes = || rows.iter().map(|row| row.node.0);
+        // The node at which the stack ends, as the distance from the one before.
+        let steps = || nodes().zip([0].into_iter().chain(nodes())).map(|(node, before)| node - before);
+        let mut columns = serializer.serialize_struct("AllocatedJson", 6)?;
+        columns.serialize_field("step", &Column(steps))?;
+        columns.serialize_field("thread", &Column(|| rows.iter().map(|row| row.thread.0)))?;
+        columns.serialize_field("bytes", &Column(|| rows.iter().map(|row| row.bytes)))?;
+        columns.serialize_field("count", &Column(|| rows.iter().map(|row| row.count)))?;
+        // The snapshots between which it lived; -1 for "to the end". Empty in reports of one moment.
+        columns.serialize_field("from", &Column(|| in_time.iter().map(|row| row.lifetime.from)))?;
+        let end = |row: &Allocated| row.lifetime.to.map_or(-1, i64::from);
+        columns.serialize_field("to", &Column(|| in_time.iter().map(end)))?;
+        columns.end()
+    }
+}
+
+/// An array that is never there as a whole.
+struct Column<F>(F);
+
+impl<I: Iterator<Item: Serialize>, F: Fn() -> I> Serialize for Column<F> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_seq((self.0)())
     }
 }

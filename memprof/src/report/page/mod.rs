@@ -11,9 +11,11 @@ mod heading;
 pub mod table;
 pub mod text;
 
+use serde::Serialize;
 use sha2::{Digest, Sha256};
 
 pub use super::sources::Confidential;
+use super::visible;
 pub use data::{Loss, Totals};
 pub use heading::Heading;
 
@@ -32,6 +34,9 @@ pub enum PageError {
     /// The data could not be written as JSON.
     #[error("cannot write the data of the page")]
     Json(#[from] serde_json::Error),
+    /// What was written is no text: cannot be, as all that goes into it is.
+    #[error("the page is no text")]
+    Text(#[from] std::string::FromUtf8Error),
 }
 
 /// The parts of a page that are the same for every capture.
@@ -42,8 +47,8 @@ struct Template {
 }
 
 impl Template {
-    /// The whole page; `data` is JSON.
-    fn fill(&self, title: &str, data: &str, allow_large: bool) -> Result<String, PageError> {
+    /// The whole page.
+    fn fill(&self, title: &str, data: &impl Serialize, allow_large: bool) -> Result<String, PageError> {
         let style = self.styles.concat();
         // One scope for all files, apart from that of the page.
         let script = format!("\"use strict\";\n{{\n{}}}\n", self.scripts.concat());
@@ -53,30 +58,28 @@ impl Template {
             integrity(&script),
             integrity(&style),
         );
-        let title = text::escape_html(&text::visible(title));
-        let data = text::json_in_html(data);
-        let mut page =
-            String::with_capacity(self.html.len() + style.len() + script.len() + data.len() + 1024);
+        let title = text::escape_html(&visible(title));
+        let mut page = Vec::new();
         let mut rest = self.html;
         while let Some((before, after)) = rest.split_once("{{") {
             let (name, after) = after.split_once("}}").unwrap_or((after, ""));
-            page.push_str(before);
-            page.push_str(match name {
-                "policy" => &policy,
-                "version" => env!("CARGO_PKG_VERSION"),
-                "title" => &title,
-                "style" => &style,
-                "script" => &script,
-                "data" => &data,
+            page.extend(before.as_bytes());
+            match name {
+                "policy" => page.extend(policy.as_bytes()),
+                "version" => page.extend(env!("CARGO_PKG_VERSION").as_bytes()),
+                "title" => page.extend(title.as_bytes()),
+                "style" => page.extend(style.as_bytes()),
+                "script" => page.extend(script.as_bytes()),
+                "data" => text::write_json_in_html(data, &mut page)?,
                 other => unreachable!("the template asks for {other}"),
-            });
+            }
             rest = after;
         }
-        page.push_str(rest);
+        page.extend(rest.as_bytes());
         if page.len() > LARGEST_PAGE && !allow_large {
             return Err(PageError::TooLarge { size: page.len() });
         }
-        Ok(page)
+        Ok(String::from_utf8(page)?)
     }
 }
 

@@ -3,9 +3,9 @@
 use rustc_hash::FxHashMap;
 use serde::Serialize;
 
+use super::super::visible;
 use super::data::{Loss, LossJson, Totals, TotalsJson, figures};
 use super::heading::Heading;
-use super::text::visible;
 use super::{PageError, Template};
 
 const TEMPLATE: Template = Template {
@@ -55,9 +55,8 @@ pub struct Table<'a> {
 impl Table<'_> {
     /// The page as HTML. One larger than [`super::LARGEST_PAGE`] has to be allowed.
     pub fn to_html(&self, allow_large: bool) -> Result<String, PageError> {
-        let data = serde_json::to_string(&self.to_json())?;
         let title = format!("{} — {}", self.heading.title, self.totals.command_line);
-        TEMPLATE.fill(&title, &data, allow_large)
+        TEMPLATE.fill(&title, &self.to_json(), allow_large)
     }
 
     fn to_json(&self) -> TableJson<'_> {

@@ -2,8 +2,8 @@
 
 use std::io::{self, Write};
 
-use super::super::page::text::visible;
 use super::super::thread_label::thread_label;
+use super::super::visible;
 use crate::heap::{Namer, Profile};
 
 pub(super) fn write(profile: &Profile, namer: &mut Namer<'_>, out: &mut dyn Write) -> io::Result<()> {

@@ -8,7 +8,7 @@ use flate2::Compression;
 use flate2::write::GzEncoder;
 use rustc_hash::FxHashMap;
 
-use super::super::page::text::visible;
+use super::super::visible;
 use crate::heap::{FrameId, Namer, Profile};
 
 // Fields of Profile.

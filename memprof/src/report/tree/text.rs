@@ -3,8 +3,8 @@
 use std::io::{self, Write};
 
 use super::{Filter, Tree};
-use crate::report::page::text::visible;
 use crate::report::size::human;
+use crate::report::visible;
 
 impl Tree<'_> {
     /// Writes the tree with a line for each frame. Only where stacks part the lines are indented, so that

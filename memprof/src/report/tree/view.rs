@@ -8,10 +8,10 @@ use ratatui::text::{Line as TextLine, Span};
 use ratatui::widgets::{Block, Borders, Paragraph, Wrap};
 
 use super::browser::{Browser, Item, Line};
-use crate::report::page::text::visible;
 use crate::report::size::human;
 use crate::report::sources::lines_around;
 use crate::report::stack_matching::lasting_part;
+use crate::report::visible;
 
 /// From this width on the details stand beside the tree.
 const BESIDE: u16 = 100;

@@ -25,6 +25,7 @@ const state = new State(defaults);
 let settings = state.read();
 let view = null;
 let sheetStale = true;
+let searchStale = true;
 
 const timeline = new Timeline(model, data.totals.started, (window, final) => {
   change({ window: window === null ? "" : window.join("-") }, final);
@@ -71,6 +72,7 @@ function show() {
   if (differs(VIEW_SETTINGS)) {
     view = buildView(model, viewOptions());
     sheetStale = true;
+    searchStale = true;
   }
   const zoomed = view.follow(zoomFrames());
   if (differs(SHOWN_SETTINGS)) {
@@ -79,7 +81,7 @@ function show() {
     graph.show(view, zoomed, { ...settings, flame: settings.direction === "flame" });
     fillPalette();
   } else if (graph.zoomed !== zoomed) graph.zoom(zoomed);
-  if (sheetStale || differs(["search"])) search();
+  if (searchStale || differs(["search"])) search();
   byId("main").dataset.show = settings.show;
   if (sheetStale && settings.show !== "graph") fillSheet();
   fillCrumbs(zoomed);
@@ -168,6 +170,7 @@ function search() {
   const accepts = matcher(settings.search);
   byId("search").classList.toggle("wrong", accepts === null);
   sheetStale = true;
+  searchStale = false;
   if (settings.search === "" || accepts === null) {
     byId("matched").textContent = accepts === null ? "not a regular expression" : "";
     graph.highlight(null);

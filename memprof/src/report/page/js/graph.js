@@ -20,7 +20,11 @@ class Graph {
     this.hovered = -1;
     this.matches = null;
     this.drawTime = 0;
-    this.stage.addEventListener("scroll", () => this.request());
+    this.drawnScroll = 0;
+    this.stage.addEventListener("scroll", () => {
+      // Whoever brings a frame into sight draws by itself.
+      if (this.stage.scrollTop !== this.drawnScroll) this.request();
+    });
     new ResizeObserver(() => this.request()).observe(this.stage);
   }
 
@@ -44,6 +48,7 @@ class Graph {
 
   /** Marks the nodes that a search has found; `null` for no search. */
   highlight(matches) {
+    if (matches === null && this.matches === null) return;
     this.matches = matches;
     this.request();
   }
@@ -127,6 +132,7 @@ class Graph {
     context.textBaseline = "middle";
     this.rows = [];
     const scroll = this.printing ? 0 : stage.scrollTop;
+    this.drawnScroll = stage.scrollTop;
     const whole = view.value[0];
     const path = view.pathTo(this.zoomed);
     if (whole > 0) {
