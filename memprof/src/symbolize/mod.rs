@@ -27,6 +27,9 @@ use perf_map::PerfMap;
 /// Bytes of a name that are kept. C++ templates have names of some thousands.
 const MAX_NAME: usize = 8192;
 
+/// Where blazesym looks for debug files.
+const NO_FOLDERS: [&str; 0] = [];
+
 /// A function at an address.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Frame {
@@ -78,9 +81,11 @@ pub struct Reading(blazesym::symbolize::Symbolizer);
 
 impl Default for Reading {
     fn default() -> Self {
-        // Files are named by descriptors, which stay what they are: nothing to reload.
+        // Files are named by descriptors, which stay what they are: nothing to reload. Debug files are found by this program, in the
+        // target's root: what a descriptor's link says may be another file here, to which another debug file belongs.
         Self(
             blazesym::symbolize::Symbolizer::builder()
+                .set_debug_dirs(Some(NO_FOLDERS))
                 .enable_auto_reload(false)
                 .enable_code_info(true)
                 .enable_inlined_fns(true)
@@ -157,15 +162,10 @@ impl Symbolizer {
         let mut best = Vec::new();
         for held in named.debug.iter_mut().chain([&mut named.file]) {
             let Some(path) = held.path() else { continue };
-            let source = Source::Elf(Elf::new(path));
-            // What a target made of its files must not take the recording along.
-            let result = catch_unwind(AssertUnwindSafe(|| {
-                match reading.0.symbolize_single(&source, Input::VirtOffset(svma)) {
-                    Ok(Symbolized::Sym(symbol)) => described(&symbol),
-                    Ok(Symbolized::Unknown(_)) | Err(_) => Vec::new(),
-                }
-            }));
-            let found = result.unwrap_or_default();
+            // A debug file beside it that is not its own, or DWARF that cannot be read, leaves its symbols.
+            let found = look_up(reading, &path, true, svma)
+                .or_else(|| look_up(reading, &path, false, svma))
+                .unwrap_or_default();
             let has_line = found.first().is_some_and(|(_, file, _)| !file.is_empty());
             if best.is_empty() || has_line {
                 best = found;
@@ -218,6 +218,30 @@ impl Symbolizer {
         self.texts.insert(text.to_owned(), Arc::clone(&shared));
         shared
     }
+}
+
+/// What a file says of an address, with its DWARF or by its symbols alone; `None` where it cannot be read.
+fn look_up(
+    reading: &Reading,
+    path: &Path,
+    debug_symbols: bool,
+    svma: u64,
+) -> Option<Vec<(String, String, u32)>> {
+    let mut elf = Elf::new(path);
+    elf.debug_syms = debug_symbols;
+    let source = Source::Elf(elf);
+    // What a target made of its files must not take the recording along.
+    let result = catch_unwind(AssertUnwindSafe(|| {
+        match reading.0.symbolize_single(&source, Input::VirtOffset(svma)) {
+            Ok(Symbolized::Sym(symbol)) => Some(described(&symbol)),
+            Ok(Symbolized::Unknown(_)) => Some(Vec::new()),
+            Err(error) => {
+                log::debug!("{}: {error}", path.display());
+                None
+            }
+        }
+    }));
+    result.ok().flatten()
 }
 
 /// Function, file and line of a symbol and what is inlined there, the innermost first.
