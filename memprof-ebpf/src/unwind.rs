@@ -270,7 +270,8 @@ unsafe fn from_stack_pointer(walk: *mut Walk, at: &mut Registers, rule: Rule) ->
     let caller = at.stack_pointer.wrapping_add(rule.offset());
     // SAFETY: as promised by the caller.
     unsafe {
-        if caller > (*walk).window_end && !refill(walk, lowest(caller, rule), caller) {
+        // One less on both sides, so that an address that has wrapped to 0 is outside of an empty window too.
+        if caller.wrapping_sub(1) >= (*walk).window_end && !refill(walk, lowest(caller, rule), caller) {
             return End::Fault as u32;
         }
         to_caller(walk, at, caller, rule)

@@ -5,6 +5,7 @@
 mod blocks;
 pub mod capture;
 pub mod cli;
+mod descriptors;
 pub mod doctor;
 pub mod heap;
 pub mod probe;

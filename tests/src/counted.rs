@@ -80,7 +80,8 @@ pub fn allocations(path: &Path) -> (i32, u64) {
     loop {
         match reader.next_record().unwrap_or_else(|error| panic!("{}: {error}", path.display())) {
             Some(Record::Call(call)) => {
-                count += u64::from(call.allocator.allocates() && call.allocator != Allocator::Mmap);
+                let maps = matches!(call.allocator, Allocator::Mmap | Allocator::PythonArena);
+                count += u64::from(call.allocator.allocates() && !maps);
             }
             Some(_) => {}
             None => break,

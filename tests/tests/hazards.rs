@@ -144,7 +144,7 @@ fn a_debugged_process_is_said() {
     let folder = tempfile::tempdir().expect("a temporary folder can be made");
     let target = Program::start(&mut Command::new(fixture::c("spin")));
     let pid = target.pid().to_string();
-    // Lets the process go on, and stays.
+    // It holds the process, and stays.
     let mut debugger = Program::start(Command::new("gdb").args(["-q", "-nx", "-p", &pid]));
     debugger.send_line("echo attached\\n");
     debugger.wait_for(Stream::Out, "attached");

@@ -6,7 +6,7 @@ use std::path::Path;
 use memprof::capture::{Header, Reader};
 use memprof_tests::{memprof as command, memray::Release};
 
-/// Time in which a program that has started is looked at for certain: looks are 10 ms apart, then twice as far each time.
+/// It goes on for longer than two looks are apart.
 const PROGRAM: &str = "import json, time\nblocks = [bytes(5000) for _ in range(10)]\ntime.sleep(1)\n";
 
 fn head(capture: &Path) -> Header {

@@ -98,7 +98,7 @@ pub struct Summary {
 pub enum WriteError {
     #[error("cannot write {}: {source}", path.display())]
     Write { path: PathBuf, source: io::Error },
-    #[error("cannot put the finished copy in the place of {} ({source}); the capture is whole, but not compressed", path.display())]
+    #[error("cannot put the finished copy in the place of {} ({source}); the capture is whole, and as it was recorded: uncompressed", path.display())]
     Replace { path: PathBuf, source: io::Error },
     #[error("more than {limit} different {what} in one capture; the format has no numbers for more")]
     TooMany { what: &'static str, limit: u32 },

@@ -9,6 +9,7 @@ use crate::doctor::{
     Check, Inspected, Machine, Mark,
     checks::{self, all_there},
 };
+use crate::report::visible;
 
 /// Says what this machine and this user can do, and how to mend what is missing.
 ///
@@ -42,9 +43,9 @@ fn print(to: &mut impl Write, checks: &[Check], works: bool) -> io::Result<()> {
             Mark::Note => "note",
             Mark::Missing => "MISSING",
         };
-        writeln!(to, "{mark:<8} {:<width$}  {}", check.subject, check.found)?;
+        writeln!(to, "{mark:<8} {:<width$}  {}", check.subject, visible(&check.found))?;
         if !check.remedy.is_empty() {
-            writeln!(to, "{:<8} {:<width$}  -> {}", "", "", check.remedy)?;
+            writeln!(to, "{:<8} {:<width$}  -> {}", "", "", visible(&check.remedy))?;
         }
     }
     let conclusion =

@@ -1,7 +1,5 @@
 //! Facts about one process that might be traced.
 
-use std::fs;
-
 use crate::{
     probe::plan,
     target::{
@@ -60,7 +58,7 @@ impl Inspected {
                 .collect(),
             python,
             // It may have ended meanwhile; then it has no seccomp any more either.
-            status: Status::parse(&fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default()),
+            status: Status::of_process(pid),
             hazards: hazard::of_process(pid, &modules),
         })
     }

@@ -101,6 +101,12 @@ impl SizeFollower {
         self.ranges.unmap(begin, bytes, |_, _, lost| size.shrink(lost));
     }
 
+    /// Its only process has ended: gives the blocks' memory back, and keeps its numbers.
+    pub(super) fn forget_blocks(&mut self) {
+        self.blocks = BlockMap::default();
+        self.ranges = Ranges::default();
+    }
+
     /// How much lives.
     pub(super) fn size(&self) -> &HeapSize {
         &self.size

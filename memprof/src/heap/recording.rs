@@ -12,6 +12,7 @@ use super::tables::Tables;
 use crate::capture::{
     Ending, Extension, FileFormat, Header, Loss, NativeSymbol, ReadError, Reader, read_extension,
 };
+use crate::descriptors;
 
 /// The file of the frame that stands for a process, outermost on each of its stacks where there are several.
 pub const PROCESS_FILE: &str = "<process>";
@@ -20,7 +21,7 @@ pub const PROCESS_FILE: &str = "<process>";
 const ADDRESS_BITS: u32 = 48;
 
 /// The most captures that are put together: the rest of an address tells the process.
-const MAX_CAPTURES: usize = 1 << (u64::BITS - ADDRESS_BITS);
+const MAX_CAPTURES: usize = (1 << (u64::BITS - ADDRESS_BITS)) - 1;
 
 /// A command line is cut to so many characters where it stands for its process.
 const LONGEST_LABEL: usize = 80;
@@ -143,6 +144,7 @@ impl Recording {
         if parts.len() > MAX_CAPTURES {
             return Err(ProfileError::TooManyCaptures { folder: path.to_owned(), limit: MAX_CAPTURES });
         }
+        descriptors::allow_all();
         if parts.iter().any(|part| part.header.file_format == FileFormat::AggregatedAllocations) {
             return Err(ProfileError::Aggregated {
                 what: "the time of allocations, by which those of several processes are put together",

@@ -329,7 +329,8 @@ impl Replay<'_> {
     /// The number among all of a code object of the capture.
     #[inline]
     fn code(&self, id: u32) -> u32 {
-        id.wrapping_mul(self.n_codes).wrapping_add(self.place.process.into())
+        // Numbers that no tracer gives stay apart from those of other captures.
+        id.saturating_mul(self.n_codes).saturating_add(self.place.process.into())
     }
 
     /// The number among all of a native frame of the capture.

@@ -188,6 +188,9 @@ impl Observer for Totals {
     fn memory(&mut self, _: u64, _: i64) {}
 
     fn ended(&mut self, process: u16) {
-        self.size.shrink(self.heaps[usize::from(process)].size().bytes());
+        let heap = &mut self.heaps[usize::from(process)];
+        self.size.shrink(heap.size().bytes());
+        self.n_blocks -= heap.len();
+        heap.forget_blocks();
     }
 }

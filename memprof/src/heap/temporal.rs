@@ -89,7 +89,8 @@ impl TemporalProfile {
         let mut tables = Tables::default();
         let mut observer = Temporal::new(question, n_samples.div_ceil(max_samples).max(1), n_calls);
         replay(&mut recording, &mut tables, &mut observer, progress)?;
-        if let Follower::GivenUp = observer.view {
+        // A capture that is still being written may have more each time.
+        while let Follower::GivenUp = observer.view {
             let stride = observer.n_samples.div_ceil(max_samples);
             recording = Recording::open(path)?;
             tables = Tables::default();

@@ -23,6 +23,8 @@ const BLOCK: usize = 1 << 20;
 pub(super) struct Held {
     file: Arc<File>,
     state: State,
+    /// Its DWARF was tried and cannot be read.
+    pub has_bad_dwarf: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,14 +36,14 @@ enum State {
 
 impl Held {
     pub fn new(file: Arc<File>) -> Self {
-        Self { file, state: State::Unseen }
+        Self { file, state: State::Unseen, has_bad_dwarf: false }
     }
 
     /// A file in memory.
     pub fn of_bytes(bytes: &[u8]) -> Option<Self> {
         let mut file = memory_file().ok()?;
         file.write_all(bytes).ok()?;
-        Some(Self { file: Arc::new(file), state: State::Safe })
+        Some(Self { file: Arc::new(file), state: State::Safe, has_bad_dwarf: false })
     }
 
     /// A path that leads to the content.

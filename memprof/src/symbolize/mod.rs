@@ -163,9 +163,12 @@ impl Symbolizer {
         for held in named.debug.iter_mut().chain([&mut named.file]) {
             let Some(path) = held.path() else { continue };
             // A debug file beside it that is not its own, or DWARF that cannot be read, leaves its symbols.
-            let found = look_up(reading, &path, true, svma)
-                .or_else(|| look_up(reading, &path, false, svma))
-                .unwrap_or_default();
+            let mut found = None;
+            if !held.has_bad_dwarf {
+                found = look_up(reading, &path, true, svma);
+                held.has_bad_dwarf = found.is_none();
+            }
+            let found = found.or_else(|| look_up(reading, &path, false, svma)).unwrap_or_default();
             let has_line = found.first().is_some_and(|(_, file, _)| !file.is_empty());
             if best.is_empty() || has_line {
                 best = found;

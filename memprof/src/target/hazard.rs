@@ -13,10 +13,29 @@ use super::{module::Module, process::is_own_thread};
 /// The first release whose return probes enter the kernel by a system call, and the first that lets it pass all filters.
 const FATAL_RETURN_PROBES: [(u32, u32); 2] = [(6, 11), (6, 14)];
 
-/// Programs that run those of other machines. That of qemu for user space is called `qemu-aarch64` and the like.
-const EMULATORS: [&str; 4] = ["qemu-", "box64", "FEXInterpreter", "blink"];
-/// This one emulates whole machines: nobody expects to see into these.
-const SYSTEM_EMULATOR: &str = "qemu-system-";
+/// Programs that run those of other machines.
+const EMULATORS: [&str; 3] = ["box64", "FEXInterpreter", "blink"];
+/// qemu's for user space is called `qemu-aarch64` and the like, by these machines (`linux-user` in its sources).
+const QEMU_MACHINES: [&str; 18] = [
+    "aarch64",
+    "alpha",
+    "arm",
+    "armeb",
+    "hexagon",
+    "hppa",
+    "i386",
+    "loongarch64",
+    "m68k",
+    "mips",
+    "mips64",
+    "mips64el",
+    "mipsel",
+    "ppc64",
+    "ppc64le",
+    "riscv64",
+    "s390x",
+    "x86_64",
+];
 
 /// Something to know about a process before it is traced. Each says itself in a line.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -64,10 +83,8 @@ impl Hazard {
 
 /// What there is to know of a process, by its status now and the files that it has mapped.
 pub fn of_process(pid: i32, modules: &[Module]) -> Vec<Hazard> {
-    // Where it has ended there is nothing to harm.
-    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
     let release = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
-    let mut found = of_status(&Status::parse(&status), &release);
+    let mut found = of_status(&Status::of_process(pid), &release);
     let program = fs::read_link(format!("/proc/{pid}/exe")).unwrap_or_default();
     found.extend(emulator(&program).map(Hazard::Emulator));
     if modules.iter().any(|module| is_go(&module.data)) {
@@ -79,7 +96,7 @@ pub fn of_process(pid: i32, modules: &[Module]) -> Vec<Hazard> {
 /// What the text of `/proc/PID/status` tells (proc(5)).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Status {
-    /// The mode of its seccomp: 0 none, 1 strict, 2 filters.
+    /// The mode of its seccomp: 0 none, 1 strict, 2 filters; the highest of its threads', each of which has its own.
     pub seccomp: u32,
     /// The process that debugs it, 0 for none.
     pub tracer: i32,
@@ -88,8 +105,17 @@ pub struct Status {
 }
 
 impl Status {
+    /// Reads it of a process. Where it has ended there is nothing to harm, and all is 0.
+    pub fn of_process(pid: i32) -> Self {
+        let read = |path: &Path| Self::parse(&fs::read_to_string(path.join("status")).unwrap_or_default());
+        let process = read(Path::new(&format!("/proc/{pid}")));
+        let threads = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
+        let seccomp = threads.map(|thread| read(&thread.path()).seccomp).max().unwrap_or(0);
+        Self { seccomp: process.seccomp.max(seccomp), ..process }
+    }
+
     /// Reads the text.
-    pub fn parse(text: &str) -> Self {
+    fn parse(text: &str) -> Self {
         let field = |name: &str| {
             text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')).map_or("", str::trim)
         };
@@ -132,8 +158,12 @@ pub fn version(release: &str) -> Option<(u32, u32)> {
 
 fn emulator(program: &Path) -> Option<String> {
     let name = program.file_name()?.to_string_lossy();
-    let is_one = EMULATORS.iter().any(|emulator| name.starts_with(emulator));
-    (is_one && !name.starts_with(SYSTEM_EMULATOR)).then(|| name.into_owned())
+    // qemu-aarch64, qemu-aarch64-static: what has no such word behind it is another program of qemu's, as qemu-img.
+    let is_qemu = name
+        .strip_prefix("qemu-")
+        .and_then(|rest| rest.split('-').next())
+        .is_some_and(|machine| QEMU_MACHINES.contains(&machine));
+    (is_qemu || EMULATORS.contains(&&*name)).then(|| name.into_owned())
 }
 
 /// Whether a file was linked by Go, which leaves these sections in stripped files too.
@@ -181,6 +211,8 @@ mod tests {
         assert_eq!(name("/usr/bin/qemu-aarch64-static").as_deref(), Some("qemu-aarch64-static"));
         assert_eq!(name("/usr/bin/box64").as_deref(), Some("box64"));
         assert_eq!(name("/usr/bin/qemu-system-x86_64"), None);
+        assert_eq!(name("/usr/bin/qemu-img"), None);
+        assert_eq!(name("/usr/bin/blinker"), None);
         assert_eq!(name("/usr/bin/python3.11"), None);
     }
 }

@@ -146,12 +146,18 @@ fn open_mapped(process: &Process, id: FileId, mapping: &Mapping) -> io::Result<F
         Err(error) if error.kind() == io::ErrorKind::PermissionDenied => error,
         opened => return opened,
     };
-    let root = debug_file::open_root(&process.root())?;
-    let path = Path::new(&mapping.path);
-    let file = debug_file::open_inside(&root, path.strip_prefix("/").unwrap_or(path))?;
-    let metadata = file.metadata()?;
-    let device = (libc::major(metadata.dev()), libc::minor(metadata.dev()));
-    if (FileId { device, inode: metadata.ino() }) == id { Ok(file) } else { Err(refused) }
+    let at_path = || {
+        let root = debug_file::open_root(&process.root())?;
+        let path = Path::new(&mapping.path);
+        let file = debug_file::open_inside(&root, path.strip_prefix("/").unwrap_or(path))?;
+        let metadata = file.metadata()?;
+        let device = (libc::major(metadata.dev()), libc::minor(metadata.dev()));
+        Ok((file, FileId { device, inode: metadata.ino() }))
+    };
+    match at_path() {
+        Ok((file, found)) if found == id => Ok(file),
+        Ok(_) | Err::<_, io::Error>(_) => Err(refused),
+    }
 }
 
 fn describe(error: &io::Error) -> String {

@@ -53,7 +53,6 @@ pub fn give_up_others() -> io::Result<()> {
     for (half, kept) in sets.iter_mut().zip([kept as u32, (kept >> 32) as u32]) {
         half.effective &= kept;
         half.permitted &= kept;
-        half.inheritable &= kept;
     }
     // SAFETY: as above.
     check(unsafe { libc::syscall(libc::SYS_capset, &raw const head, sets.as_ptr()) })

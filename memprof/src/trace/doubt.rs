@@ -48,6 +48,11 @@ impl Doubt {
         };
     }
 
+    /// It is not there any more: it is compared again when the process maps other files.
+    pub fn forget(&mut self) {
+        *self = Self::Unseen;
+    }
+
     /// Whether it is to be compared again.
     pub fn is_open(&self) -> bool {
         matches!(self, Self::NotInitialised | Self::Contradicted { .. })

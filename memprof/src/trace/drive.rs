@@ -263,12 +263,20 @@ impl Family {
             look(recording, slot, progress)
         });
         match added {
-            Err(error) if error.is_of_one_process() => {
-                progress.left_out(pid, &error);
-                self.slots.remove(&pid).map_or(Ok(()), |slot| recording.finish(slot))
-            }
+            Err(error) if error.is_of_one_process() => self.leave_out(recording, pid, &error, progress),
             result => result,
         }
+    }
+
+    fn leave_out(
+        &mut self,
+        recording: &mut Recording,
+        pid: i32,
+        error: &TraceError,
+        progress: &mut dyn Progress,
+    ) -> Result<(), TraceError> {
+        progress.left_out(pid, error);
+        self.slots.remove(&pid).map_or(Ok(()), |slot| recording.finish(slot))
     }
 
     /// A process has its parent's memory for a while.
@@ -297,7 +305,12 @@ impl Family {
             None => self.take_in(recording, pid, progress),
             Some(&slot) => {
                 recording.program_changed(slot, former == pid)?;
-                look(recording, slot, progress)
+                match look(recording, slot, progress) {
+                    Err(error) if error.is_of_one_process() => {
+                        self.leave_out(recording, pid, &error, progress)
+                    }
+                    result => result,
+                }
             }
         }
     }

@@ -24,6 +24,7 @@ use super::{
 };
 use crate::{
     capture::WriteError,
+    descriptors,
     probe::{
         attach::{AttachError, Links},
         plan::{self, Plan, Probe, Program},
@@ -151,8 +152,11 @@ impl Traced {
                         plan = self.take_python(python, modules, found)?;
                     }
                 }
-                Ok(None) => {}
-                Err(error) => found.warnings.push(format!("{error}: no Python stacks are taken")),
+                Ok(None) => self.doubt.forget(),
+                Err(error) => {
+                    self.doubt.forget();
+                    found.warnings.push(format!("{error}: no Python stacks are taken"));
+                }
             }
         }
         if let Some(error) = self.doubt.tell_refusal() {
@@ -232,7 +236,7 @@ const BATCH: usize = 1 << 18;
 impl Recording {
     /// Loads the kernel side. A program to be traced that inherits this process's limits must have been forked before.
     pub fn new(options: Options, captures: Box<dyn Captures>) -> Result<Self, TraceError> {
-        allow_descriptors();
+        descriptors::allow_all();
         let kernel = Kernel::load(Settings {
             buffer_size: options.buffer_size,
             pause: options.pause,
@@ -599,19 +603,6 @@ impl Recording {
     /// Waits until the captures that have been ended are complete.
     pub fn finished(&mut self) -> Result<Vec<Finished>, TraceError> {
         Ok(self.finisher.wait()?)
-    }
-}
-
-/// Allows as many descriptors as this process may have: a traced process takes one for each of its files, and two for each
-/// probe.
-fn allow_descriptors() {
-    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
-    // SAFETY: the pointers are to a local. Where it fails the limit stays, and passing it is told when it happens.
-    unsafe {
-        if libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit) == 0 {
-            limit.rlim_cur = limit.rlim_max;
-            libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit);
-        }
     }
 }
 

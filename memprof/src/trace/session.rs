@@ -39,6 +39,9 @@ use memprof_common::{
 /// From the first look at where an interpreter looks for modules to the second.
 const FIRST_WAIT: Duration = Duration::from_millis(10);
 
+/// Between two such looks later: a look takes some tens of microseconds.
+const LONGEST_WAIT: Duration = Duration::from_millis(500);
+
 /// Where a capture goes and how it is written.
 #[derive(Debug)]
 pub struct Output {
@@ -513,7 +516,7 @@ impl Session {
             return;
         }
         self.paths_due = Instant::now() + self.paths_wait;
-        self.paths_wait *= 2;
+        self.paths_wait = (self.paths_wait * 2).min(LONGEST_WAIT);
         let Some(paths) = self.search_paths() else { return };
         if let (Some(open), false) = (&mut self.sink, paths.sys_path.is_empty()) {
             open.sink.set_search_paths(paths.standard_library, paths.site_packages, paths.sys_path);

@@ -24,6 +24,8 @@ const NATIVE_SYMBOLS: u8 = 5;
 const QUALIFIED_NAMES: u8 = 6;
 const ARENAS: u8 = 7;
 
+/// Arenas of one interpreter: of 256 KiB each, these are a tebibyte, one after another or at a time.
+const MAX_ARENAS: usize = 1 << 22;
 /// Kept free for the sections that are never left out.
 const RESERVED: usize = MAX_EXTENSION / 2;
 
@@ -191,6 +193,9 @@ pub(super) fn decode(bytes: &[u8]) -> Result<Extension, ExtensionError> {
             ARENAS => {
                 let mut last = 0;
                 while section.remaining() > 0 {
+                    if extension.arenas.len() == MAX_ARENAS {
+                        return Err(ExtensionError::Malformed);
+                    }
                     extension.arenas.push(section.delta(&mut last)?);
                 }
             }
