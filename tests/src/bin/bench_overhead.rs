@@ -298,7 +298,7 @@ fn delays() -> anyhow::Result<()> {
     line("memprof run: from the command to the program's first line", &run_begins);
     line("memprof run: from the program's last line to the capture", &run_ends);
     line("memprof attach: from the command to the probes in place", &attach_begins);
-    line("memprof attach: from Ctrl-C to the capture", &attach_ends);
+    line("memprof attach: from Ctrl-C to the capture, all probes gone", &attach_ends);
     println!("    (to reach: 0.5 each)");
     Ok(())
 }
