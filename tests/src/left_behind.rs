@@ -65,8 +65,9 @@ pub struct Watch {
 
 impl Watch {
     pub fn start(memprof: i32) -> Self {
+        // The first look is made here: the thread may have its turn when the process is gone.
+        let mut seen = objects(memprof);
         let thread = thread::spawn(move || {
-            let mut seen = Objects::new();
             // A zombie has no descriptors any more.
             while fs::read_link(format!("/proc/{memprof}/exe")).is_ok() {
                 seen.extend(objects(memprof));
