@@ -43,7 +43,12 @@ const REPORTS: [Report; 11] = [
     same("flamegraph", &["flamegraph", "-f", "-o", "OUT"]),
     same("flamegraph --leaks", &["flamegraph", "--leaks", "-f", "-o", "OUT"]),
     same("flamegraph --temporary-allocations", &["flamegraph", "--temporary-allocations", "-f", "-o", "OUT"]),
-    same("flamegraph --temporal", &["flamegraph", "--temporal", "-f", "-o", "OUT"]),
+    Report {
+        name: "flamegraph --temporal",
+        memray: &["flamegraph", "--temporal", "-f", "-o", "OUT"],
+        // memray asks nobody before it writes a large page.
+        memprof: &["flamegraph", "--temporal", "--force-large", "-f", "-o", "OUT"],
+    },
     same("transform csv", &["transform", "csv", "-f", "-o", "OUT"]),
     same("transform gprof2dot", &["transform", "gprof2dot", "-f", "-o", "OUT"]),
     same("transform speedscope", &["transform", "speedscope", "-f", "-o", "OUT"]),
