@@ -41,13 +41,13 @@ fn threads_that_live_for_a_short_time_have_their_names_and_no_other() {
         let mut named = 0;
         for block in blocks {
             let own = format!("short-{}", block.size - FIRST_SIZE);
-            // A machine that does much else may come too late for some.
+            // A machine that does much else may come too late for one.
             if let Some(name) = profile.capture.tables.thread_name(block.thread) {
                 assert_eq!(own, name, "{}", python.name);
                 named += 1;
             }
         }
-        assert!(named >= 5, "{}: {named} of 10 have names", python.name);
+        assert!(named >= 8, "{}: {named} of 10 have names", python.name);
     }
 }
 
