@@ -8,9 +8,7 @@ use std::process::Stdio;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use memprof::capture::{
-    Allocator, FileFormat, Header, NativeId, PythonAllocator, Sink as _, StackId, Version, Writer,
-};
+use memprof::capture::{Allocator, Header, NativeId, PythonAllocator, Sink as _, StackId, Writer};
 use memprof_tests::memprof::command;
 use memprof_tests::program::{PATIENCE, Program};
 
@@ -27,24 +25,14 @@ const BAR: &str = "Computing statistics";
 fn capture(folder: &Path) -> PathBuf {
     let path = folder.join("long.bin");
     let header = Header {
-        version: Version::V13,
         python_version: 0x030b_07f0,
-        native_traces: false,
-        file_format: FileFormat::AllAllocations,
-        n_allocations: 0,
-        n_frames: 0,
         start_ms: 1_700_000_000_000,
         end_ms: 1_700_000_000_000,
         command_line: "prog".into(),
         pid: 42,
         main_tid: 1,
-        skipped_frames: 0,
         python_allocator: PythonAllocator::Pymalloc,
-        trace_python_allocators: false,
-        track_object_lifetimes: false,
-        libdest: String::new(),
-        site_packages: Vec::new(),
-        sys_path: Vec::new(),
+        ..Header::default()
     };
     let file = File::options().read(true).write(true).create_new(true).open(&path).expect("a new file");
     let mut writer = Writer::create(file, &path, header).expect("a writable folder");

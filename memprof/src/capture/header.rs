@@ -113,6 +113,32 @@ pub struct Header {
     pub sys_path: Vec<String>,
 }
 
+/// Of a capture of nothing: in the newest version, without an interpreter, of process 0 at the epoch.
+impl Default for Header {
+    fn default() -> Self {
+        Self {
+            version: Version::V13,
+            python_version: 0,
+            native_traces: false,
+            file_format: FileFormat::AllAllocations,
+            n_allocations: 0,
+            n_frames: 0,
+            start_ms: 0,
+            end_ms: 0,
+            command_line: String::new(),
+            pid: 0,
+            main_tid: 0,
+            skipped_frames: 0,
+            python_allocator: PythonAllocator::Other,
+            trace_python_allocators: false,
+            track_object_lifetimes: false,
+            libdest: String::new(),
+            site_packages: Vec::new(),
+            sys_path: Vec::new(),
+        }
+    }
+}
+
 /// Why the head of a capture could not be read.
 #[derive(Debug, thiserror::Error)]
 pub enum HeaderError {

@@ -235,24 +235,14 @@ mod tests {
 
     fn header() -> Header {
         Header {
-            version: Version::V13,
             python_version: 0x030b_07f0,
-            native_traces: false,
-            file_format: FileFormat::AllAllocations,
-            n_allocations: 0,
-            n_frames: 0,
             start_ms: 1_700_000_000_000,
             end_ms: 1_700_000_000_000,
             command_line: "prog".into(),
             pid: 42,
             main_tid: 1,
-            skipped_frames: 0,
             python_allocator: PythonAllocator::Pymalloc,
-            trace_python_allocators: false,
-            track_object_lifetimes: false,
-            libdest: String::new(),
-            site_packages: Vec::new(),
-            sys_path: Vec::new(),
+            ..Header::default()
         }
     }
 

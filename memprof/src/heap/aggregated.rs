@@ -2,10 +2,12 @@
 
 use rustc_hash::FxHashMap;
 
+use super::error::ProfileError;
+use super::event::Progress;
 use super::grouping::records_entry;
-use super::profile::{Capture, Profile, ProfileError, Question, View};
-use super::recording::Recording;
-use super::replay::{MAX_DEFINITIONS, Progress, define};
+use super::profile::{Profile, Question, View};
+use super::recording::{Capture, Recording};
+use super::replay::{MAX_DEFINITIONS, define};
 use super::samples::{Sample, Samples};
 use super::sites::Site;
 use super::stacks::StackIndex;

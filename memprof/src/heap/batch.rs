@@ -6,7 +6,7 @@
 use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
 use std::thread;
 
-use super::replay::{Event, LimitReached, Observer, Progress};
+use super::event::{Event, LimitReached, Observer, Progress};
 
 /// What happens in a capture.
 #[derive(Clone, Copy)]

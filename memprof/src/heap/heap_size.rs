@@ -1,7 +1,7 @@
 //! How many bytes live, and the most that lived.
 
+use super::event::Event;
 use super::recording::Space;
-use super::replay::Event;
 use crate::blocks::{BlockMap, Ranges};
 use crate::capture::AllocatorKind;
 

@@ -6,10 +6,10 @@
 
 use rustc_hash::FxHashMap;
 
+use super::event::Event;
+use super::interval::Interval;
 use super::recording::Space;
-use super::replay::Event;
 use super::sites::SiteId;
-use super::temporal::Interval;
 use crate::blocks::{BlockMap, Cut, Ranges};
 use crate::capture::AllocatorKind;
 

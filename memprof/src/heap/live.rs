@@ -4,10 +4,10 @@
 //! since. The latter is summed up by site until a new peak is reached, so that memory is bounded by what
 //! lives at one time and by the sites, and nothing has to be read twice.
 
+use super::event::Event;
 use super::grouping::SiteSum;
 use super::heap_size::HeapSize;
 use super::recording::Space;
-use super::replay::Event;
 use super::sites::SiteId;
 use crate::blocks::{BlockMap, Piece, Ranges};
 use crate::capture::AllocatorKind;

@@ -5,15 +5,20 @@
 //! time and by the number of distinct stacks.
 
 mod aggregated;
+mod allocations;
 mod batch;
+mod error;
+mod event;
 mod grouping;
 mod heap_size;
 mod high_water;
+mod interval;
 mod lifetimes;
 mod live;
 mod names;
 mod native_names;
 mod profile;
+mod read;
 mod recording;
 mod replay;
 mod resolved;
@@ -25,18 +30,19 @@ mod tables;
 mod temporal;
 mod temporary;
 
+pub use error::ProfileError;
+pub use event::Progress;
 pub use grouping::{Record, Threads};
+pub use interval::Interval;
 pub use names::{Frame, FrameId, Namer, NativeName, NativeNames, NoNativeNames};
 pub use native_names::native_names;
-pub use profile::{
-    Capture, MAX_LIVE_BLOCKS, MAX_MEMORY_RECORDS, Profile, ProfileError, Question, View, is_aggregated,
-};
-pub use recording::PROCESS_FILE;
-pub use replay::Progress;
+pub use profile::{MAX_LIVE_BLOCKS, MAX_MEMORY_RECORDS, Profile, Question, View};
+pub use read::is_aggregated;
+pub use recording::{Capture, PROCESS_FILE};
 pub use resolved::{ResolveError, read_definitions, resolve, resolved_extension, resolved_header};
 pub use samples::Sample;
 pub use sites::Site;
 pub use stacks::{StackIndex, StackTree};
 pub use statistics::{ProcessTotal, Statistics, Total};
 pub use tables::{MappedFile, Tables};
-pub use temporal::{Interval, TemporalProfile, TemporalQuestion, TemporalRecord, TemporalView};
+pub use temporal::{TemporalProfile, TemporalQuestion, TemporalRecord, TemporalView};

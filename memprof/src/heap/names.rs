@@ -5,7 +5,7 @@ use std::rc::Rc;
 use rustc_hash::FxHashMap;
 
 use super::grouping::Record;
-use super::profile::Capture;
+use super::recording::Capture;
 use super::replay::HiddenFrames;
 use super::stacks::StackIndex;
 use crate::capture::line;

@@ -10,7 +10,7 @@ use blazesym::symbolize::{CodeInfo, Input, Symbolized, Symbolizer};
 use rustc_hash::{FxHashMap, FxHashSet};
 
 use super::names::{NativeName, NativeNames};
-use super::profile::Capture;
+use super::recording::Capture;
 use super::tables::Tables;
 use crate::capture::{Extension, NativeSymbol};
 

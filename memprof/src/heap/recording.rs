@@ -7,7 +7,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use super::profile::ProfileError;
+use super::error::ProfileError;
 use super::tables::Tables;
 use crate::capture::{
     Ending, Extension, FileFormat, Header, Loss, NativeSymbol, ReadError, Reader, read_extension,
@@ -263,5 +263,21 @@ fn add_losses(sums: &mut Vec<Loss>, more: Vec<Loss>) {
             Some(sum) => sum.count = sum.count.saturating_add(loss.count),
             None => sums.push(loss),
         }
+    }
+}
+
+/// A capture, or those of several processes, read.
+pub struct Capture {
+    pub header: Header,
+    pub tables: Tables,
+    /// What memprof recorded beside the records, where it did and it can be read.
+    pub extension: Option<Extension>,
+    pub ending: Ending,
+}
+
+impl Capture {
+    pub(super) fn new(mut recording: Recording, tables: Tables) -> Self {
+        let extension = recording.extension(&tables);
+        Self { header: recording.header(), tables, extension, ending: recording.ending() }
     }
 }

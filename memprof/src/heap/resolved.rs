@@ -8,10 +8,11 @@ use std::path::Path;
 
 use rustc_hash::{FxHashMap, FxHashSet};
 
+use super::error::ProfileError;
+use super::event::{Event, LimitReached, Observer, Progress};
 use super::names::{Frame, FrameId, Namer};
-use super::profile::{Capture, ProfileError};
-use super::recording::Recording;
-use super::replay::{Event, LimitReached, Observer, Progress, replay};
+use super::recording::{Capture, Recording};
+use super::replay::replay;
 use super::stacks::StackIndex;
 use super::tables::Tables;
 use crate::capture::{

@@ -4,10 +4,12 @@ use std::path::Path;
 
 use rustc_hash::FxHashMap;
 
+use super::error::ProfileError;
+use super::event::{Event, LimitReached, Observer, Progress};
 use super::heap_size::{HeapSize, SizeFollower};
-use super::profile::{Capture, MAX_LIVE_BLOCKS, ProfileError};
-use super::recording::Recording;
-use super::replay::{Event, LimitReached, Observer, Progress, replay};
+use super::profile::MAX_LIVE_BLOCKS;
+use super::recording::{Capture, Recording};
+use super::replay::replay;
 use super::stacks::StackIndex;
 use super::tables::Tables;
 use crate::capture::Allocator;

@@ -8,12 +8,15 @@ use std::path::Path;
 
 use rustc_hash::FxHashMap;
 
+use super::error::ProfileError;
+use super::event::{Event, LimitReached, Observer, Progress};
 use super::grouping::Threads;
 use super::high_water::HighWater;
+use super::interval::Interval;
 use super::lifetimes::Lifetimes;
-use super::profile::{Capture, MAX_LIVE_BLOCKS, ProfileError};
-use super::recording::{Recording, Space};
-use super::replay::{Event, LimitReached, Observer, Progress, replay};
+use super::profile::MAX_LIVE_BLOCKS;
+use super::recording::{Capture, Recording, Space};
+use super::replay::replay;
 use super::samples::{Sample, Samples};
 use super::sites::{Site, SiteId, Sites};
 use super::tables::Tables;
@@ -35,17 +38,6 @@ pub struct TemporalQuestion {
     pub threads: Threads,
     /// How many samples of memory to keep; time is divided by them.
     pub max_memory_records: usize,
-}
-
-/// What one site held for some time.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Interval {
-    /// The number of samples before: 0 for what began before the first.
-    pub allocated_before: usize,
-    /// The number of samples before its end; `None` where it did not end.
-    pub deallocated_before: Option<usize>,
-    pub n_allocations: u64,
-    pub bytes: u64,
 }
 
 /// What one site held, interval by interval.

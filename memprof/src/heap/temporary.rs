@@ -4,8 +4,8 @@ use std::collections::VecDeque;
 
 use rustc_hash::FxHashMap;
 
+use super::event::Event;
 use super::live::Block;
-use super::replay::Event;
 use super::sites::SiteId;
 use crate::capture::AllocatorKind;
 

@@ -101,28 +101,17 @@ impl PurePath {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::capture::{FileFormat, PythonAllocator, Version};
+    use crate::capture::PythonAllocator;
 
     fn modules() -> Modules {
         Modules::new(&Header {
-            version: Version::V13,
-            python_version: 0,
-            native_traces: false,
-            file_format: FileFormat::AllAllocations,
-            n_allocations: 0,
-            n_frames: 0,
-            start_ms: 0,
-            end_ms: 0,
-            command_line: String::new(),
             pid: 1,
             main_tid: 1,
-            skipped_frames: 0,
             python_allocator: PythonAllocator::Pymalloc,
-            trace_python_allocators: false,
-            track_object_lifetimes: false,
             libdest: "/usr/lib/python3.11".into(),
             site_packages: vec!["/usr/lib/python3.11/site-packages".into()],
             sys_path: vec!["/home/user/project".into(), "/usr/lib/python3.11".into()],
+            ..Header::default()
         })
     }
 

@@ -1,0 +1,141 @@
+//! Follows the calls of a capture with all allocations, and groups those of a view.
+
+use rustc_hash::FxHashMap;
+
+use super::error::ProfileError;
+use super::event::{Event, LimitReached, Observer, Progress};
+use super::grouping::{Record, Threads, group, records_entry};
+use super::heap_size::{HeapSize, SizeFollower};
+use super::live::{LiveHeap, Wanted};
+use super::profile::{MAX_LIVE_BLOCKS, Profile, Question, View};
+use super::recording::{Capture, Recording, Space};
+use super::replay::replay;
+use super::samples::{Sample, Samples};
+use super::sites::Sites;
+use super::tables::Tables;
+use super::temporary::TemporaryAllocations;
+
+/// Replays a recording with all allocations.
+pub(super) fn read(
+    mut recording: Recording,
+    question: &Question,
+    progress: Progress<'_>,
+) -> Result<Profile, ProfileError> {
+    let mut tables = Tables::default();
+    let mut observer = Allocations::new(question);
+    replay(&mut recording, &mut tables, &mut observer, progress)?;
+    let records = observer.records(question);
+    Ok(Profile {
+        capture: Capture::new(recording, tables),
+        records,
+        peak_memory: observer.size().peak_bytes(),
+        n_calls: observer.calls(),
+        samples: observer.samples.into_at_most(question.max_memory_records),
+    })
+}
+
+/// What follows the calls of a view.
+enum Follower {
+    Live(LiveHeap),
+    Temporary(SizeFollower, TemporaryAllocations),
+}
+
+/// Follows the calls of a capture with all allocations.
+struct Allocations {
+    follower: Follower,
+    sites: Sites,
+    samples: Samples,
+}
+
+impl Allocations {
+    fn new(question: &Question) -> Self {
+        let follower = match question.view {
+            View::HighWater => Follower::Live(LiveHeap::new(Wanted::AtPeakOrEnd)),
+            View::Leaks => Follower::Live(LiveHeap::new(Wanted::AtEnd)),
+            View::Temporary { threshold } => {
+                Follower::Temporary(SizeFollower::default(), TemporaryAllocations::new(threshold))
+            }
+        };
+        Self { follower, sites: Sites::default(), samples: Samples::default() }
+    }
+
+    fn size(&self) -> &HeapSize {
+        match &self.follower {
+            Follower::Live(heap) => heap.size(),
+            Follower::Temporary(size, _) => size.size(),
+        }
+    }
+
+    fn calls(&self) -> u64 {
+        match &self.follower {
+            Follower::Live(heap) => heap.calls(),
+            Follower::Temporary(size, _) => size.calls(),
+        }
+    }
+
+    fn records(&self, question: &Question) -> Vec<Record> {
+        match &self.follower {
+            Follower::Live(heap) if question.view == View::Leaks => {
+                group(&self.sites, heap.live(), question.threads)
+            }
+            Follower::Live(heap) => group(&self.sites, heap.at_peak(), question.threads),
+            Follower::Temporary(_, temporary) => self.temporary_records(temporary, question.threads),
+        }
+    }
+
+    fn temporary_records(&self, temporary: &TemporaryAllocations, threads: Threads) -> Vec<Record> {
+        let mut found: Vec<_> = temporary.found().collect();
+        found.sort_unstable_by_key(|(_, found)| found.first);
+        let (mut records, mut places) = (Vec::new(), FxHashMap::default());
+        for (site, found) in found {
+            let site = self.sites.get(site);
+            let record = records_entry(&mut records, &mut places, site, threads);
+            record.add(site, found.n_allocations, found.size);
+        }
+        records
+    }
+}
+
+impl Observer for Allocations {
+    #[inline]
+    fn foresee(&self, event: &Event) {
+        self.sites.fetch(event.thread, event.stack);
+        match &self.follower {
+            Follower::Live(heap) => heap.foresee(event),
+            Follower::Temporary(size, _) => size.foresee(event),
+        }
+    }
+
+    #[inline]
+    fn call(&mut self, event: &Event) -> Result<(), LimitReached> {
+        let Self { follower, sites, .. } = self;
+        let site = || sites.intern(event.site());
+        let live = match follower {
+            Follower::Live(heap) => {
+                heap.follow(event, site);
+                heap.len()
+            }
+            Follower::Temporary(size, temporary) => {
+                temporary.follow(event, site);
+                size.follow(event);
+                size.len()
+            }
+        };
+        if live > MAX_LIVE_BLOCKS {
+            return Err(LimitReached { what: "blocks at one time", limit: MAX_LIVE_BLOCKS });
+        }
+        Ok(())
+    }
+
+    fn memory(&mut self, rss: u64, at_ms: i64) {
+        self.samples.push(Sample { at_ms, rss, heap: self.size().bytes() });
+    }
+
+    fn ended(&mut self, process: u16) {
+        let space = Space::of(process);
+        match &mut self.follower {
+            Follower::Live(heap) => heap.end(space),
+            Follower::Temporary(size, _) => size.end(space),
+        }
+    }
+}
