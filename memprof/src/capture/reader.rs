@@ -129,11 +129,10 @@ impl Reader {
         let file = File::open(path).map_err(|source| ReadError::Open { path: path.to_owned(), source })?;
         let failed = |source| ReadError::Header { path: path.to_owned(), source };
         // Whoever wants to know all of it hears why it cannot be read.
-        let arenas = container::read(&file).ok().flatten().map(|extension| extension.arenas);
+        let arenas = container::read_arenas(&file).unwrap_or_default();
         let mut source = Source::new(file).map_err(|error| failed(error.into()))?;
         let header = read_header(&mut source).map_err(failed)?;
-        let decoder =
-            Decoder::new(header.native_traces, header.start_ms, Arenas::new(arenas.unwrap_or_default()));
+        let decoder = Decoder::new(header.native_traces, header.start_ms, Arenas::new(arenas));
         Ok(Self { path: path.to_owned(), source, header, decoder, latest: 0, ending: None })
     }
 

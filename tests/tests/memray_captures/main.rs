@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, HashSet};
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
-use memprof::capture::Reader;
+use memprof::capture::{Ending, Reader};
 use memprof::report::parse;
 use memprof_tests::{fixture, memprof as command, memray::Release};
 use ours::Ignorance;
@@ -367,6 +367,7 @@ fn compare_cut(release: Release, options: &[&str], program: &str, keeps_zeros: b
             (Ok(mut reader), true) => {
                 let next = reader.next_record().expect("it has been read");
                 assert!(next.is_none(), "{context}: memray cannot read it, memprof reads {next:?}");
+                assert_eq!(reader.ending(), Some(&Ending::Cut), "{context}: it is told to be cut off");
             }
             (Err(error), false) => panic!("{context}: {error}, but memray can read it"),
         }

@@ -151,18 +151,55 @@ fn encode_symbols<'a>(symbols: &'a [NativeSymbol], texts: &mut Texts<'a>) -> (Ve
     (out, 0)
 }
 
-pub(super) fn decode(bytes: &[u8]) -> Result<Extension, ExtensionError> {
-    let mut cursor = Cursor::new(bytes);
-    match cursor.u8()? {
-        VERSION => {}
-        other => return Err(ExtensionError::Version(other)),
+/// The sections of an extension: their tags and contents.
+struct Sections<'a>(Cursor<'a>);
+
+impl<'a> Sections<'a> {
+    fn of(bytes: &'a [u8]) -> Result<Self, ExtensionError> {
+        let mut cursor = Cursor::new(bytes);
+        match cursor.u8()? {
+            VERSION => Ok(Self(cursor)),
+            other => Err(ExtensionError::Version(other)),
+        }
     }
+
+    fn next(&mut self) -> Result<Option<(u8, Cursor<'a>)>, ExtensionError> {
+        if self.0.remaining() == 0 {
+            return Ok(None);
+        }
+        let tag = self.0.u8()?;
+        let length = usize::try_from(self.0.varint()?).map_err(|_| ExtensionError::Malformed)?;
+        Ok(Some((tag, Cursor::new(self.0.bytes(length)?))))
+    }
+}
+
+/// [`Extension::arenas`] alone, which every reader of records wants to know.
+pub(super) fn decode_arenas(bytes: &[u8]) -> Result<Vec<u64>, ExtensionError> {
+    let mut sections = Sections::of(bytes)?;
+    while let Some((tag, mut section)) = sections.next()? {
+        if tag == ARENAS {
+            return arenas(&mut section);
+        }
+    }
+    Ok(Vec::new())
+}
+
+fn arenas(section: &mut Cursor) -> Result<Vec<u64>, ExtensionError> {
+    let (mut found, mut last) = (Vec::new(), 0);
+    while section.remaining() > 0 {
+        if found.len() == MAX_ARENAS {
+            return Err(ExtensionError::Malformed);
+        }
+        found.push(section.delta(&mut last)?);
+    }
+    Ok(found)
+}
+
+pub(super) fn decode(bytes: &[u8]) -> Result<Extension, ExtensionError> {
+    let mut sections = Sections::of(bytes)?;
     let mut extension = Extension::default();
     let mut texts = Vec::new();
-    while cursor.remaining() > 0 {
-        let tag = cursor.u8()?;
-        let length = usize::try_from(cursor.varint()?).map_err(|_| ExtensionError::Malformed)?;
-        let mut section = Cursor::new(cursor.bytes(length)?);
+    while let Some((tag, mut section)) = sections.next()? {
         match tag {
             TEXTS => texts = decode_texts(&mut section)?,
             RECORDING => {
@@ -190,15 +227,7 @@ pub(super) fn decode(bytes: &[u8]) -> Result<Extension, ExtensionError> {
                     extension.qualified_names.push((code, text(&mut section, &texts)?));
                 }
             }
-            ARENAS => {
-                let mut last = 0;
-                while section.remaining() > 0 {
-                    if extension.arenas.len() == MAX_ARENAS {
-                        return Err(ExtensionError::Malformed);
-                    }
-                    extension.arenas.push(section.delta(&mut last)?);
-                }
-            }
+            ARENAS => extension.arenas = arenas(&mut section)?,
             _ => {}
         }
     }

@@ -34,6 +34,15 @@ pub(in super::super) fn write_skippable_frame(out: &mut impl Write, extension: &
 
 /// Reads the extension at the end of a file, `None` where there is none.
 pub(in super::super) fn read(file: &File) -> Result<Option<Extension>, ExtensionError> {
+    bytes(file)?.map(|bytes| codec::decode(&bytes)).transpose()
+}
+
+/// Reads the arenas alone; none where there is no extension.
+pub(in super::super) fn read_arenas(file: &File) -> Result<Vec<u64>, ExtensionError> {
+    bytes(file)?.map_or_else(|| Ok(Vec::new()), |bytes| codec::decode_arenas(&bytes))
+}
+
+fn bytes(file: &File) -> Result<Option<Vec<u8>>, ExtensionError> {
     let size = file.metadata()?.len();
     let Some(footer_at) = size.checked_sub(FOOTER as u64) else { return Ok(None) };
     let mut footer = [0; FOOTER];
@@ -49,5 +58,5 @@ pub(in super::super) fn read(file: &File) -> Result<Option<Extension>, Extension
     }
     let mut bytes = vec![0; length as usize];
     file.read_exact_at(&mut bytes, begin)?;
-    codec::decode(&bytes).map(Some)
+    Ok(Some(bytes))
 }
