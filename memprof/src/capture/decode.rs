@@ -3,7 +3,7 @@
 use super::arenas::Arenas;
 use super::encoding::{Cursor, DecodeError};
 use super::pointers::RecentPointers;
-use super::record::{Aggregate, Call, CodeRecord, FrameRecord, Record};
+use super::record::{Aggregate, Call, CodeRecord, FrameRecord, FrequentRecords, Record};
 use super::tokens::{self, aggregated};
 use super::{Allocator, AllocatorKind};
 
@@ -25,13 +25,6 @@ impl From<DecodeError> for Fault {
             DecodeError::Malformed => Self::Malformed("a number of more than ten bytes"),
         }
     }
-}
-
-/// A record of one of the kinds that most are of.
-pub(super) enum Frequent {
-    Call(Call),
-    FramePush(FrameRecord),
-    FramePop(u32),
 }
 
 type Decoded<T> = Result<T, Fault>;
@@ -65,52 +58,59 @@ impl Decoder {
         matches!(token, tokens::SEGMENT_HEADER | tokens::THREAD_RECORD | tokens::CODE_OBJECT)
     }
 
-    /// Decodes a record of a file with all allocations that is of one of the kinds that most are of. `None` where it
-    /// is of another: then nothing was taken.
-    #[inline(always)]
-    #[allow(clippy::inline_always, reason = "the loop over all records takes a quarter less time so")]
-    pub(super) fn decode_frequent(&mut self, cursor: &mut Cursor) -> Option<Decoded<Frequent>> {
-        let token = cursor.peek()?;
-        if self.segments_left > 0
-            || matches!(token, 0..tokens::FRAME_POP | tokens::OBJECT..tokens::FRAME_PUSH)
-        {
-            return None;
-        }
-        Some(self.frequent(token, cursor))
-    }
-
-    #[inline(always)]
-    #[allow(clippy::inline_always, reason = "the loop over all records takes a quarter less time so")]
-    fn frequent(&mut self, token: u8, cursor: &mut Cursor) -> Decoded<Frequent> {
-        cursor.u8()?;
-        match token {
-            tokens::ALLOCATION.. => self.call(token, cursor).map(Frequent::Call),
-            tokens::FRAME_PUSH.. => {
-                self.thread()?;
-                frame(cursor, token & 1 != 0).map(Frequent::FramePush)
+    /// Decodes records of a file with all allocations and gives them to `taker`, as long as they are of the kinds that
+    /// most are of, for certain there as a whole, and wanted. Where the latest of them begins is returned, and its fault
+    /// if it has one.
+    #[inline]
+    pub(super) fn take_frequent(
+        &mut self,
+        cursor: &mut Cursor,
+        taker: &mut impl FrequentRecords,
+    ) -> (usize, Option<Fault>) {
+        // Where there are so many bytes, no record of these kinds is cut.
+        while cursor.remaining() >= LONGEST_FIXED && self.segments_left == 0 {
+            let begin = cursor.position();
+            let goes_on = match cursor.peek() {
+                Some(token @ tokens::ALLOCATION..) => match self.call(token, cursor) {
+                    Ok(call) => taker.call(&call),
+                    Err(fault) => return (begin, Some(fault)),
+                },
+                Some(token @ tokens::FRAME_PUSH..) => match self.frame_push(token, cursor) {
+                    Ok(frame) => taker.push(frame),
+                    Err(fault) => return (begin, Some(fault)),
+                },
+                Some(token @ tokens::FRAME_POP..tokens::OBJECT) => match self.frame_pop(token, cursor) {
+                    Ok(count) => taker.pop(count),
+                    Err(fault) => return (begin, Some(fault)),
+                },
+                _ => false,
+            };
+            if !goes_on {
+                return (begin, None);
             }
-            _ => {
-                self.thread()?;
-                Ok(Frequent::FramePop(u32::from(token & 0xf) + 1))
-            }
         }
+        (cursor.position(), None)
     }
 
     /// Decodes a record of a file with all allocations. Where the bytes end inside of a record without
     /// texts the state is spoilt, and nothing more can be decoded.
     #[inline]
     pub(super) fn decode<'a>(&mut self, cursor: &mut Cursor<'a>) -> Decoded<Record<'a>> {
-        if let Some(frequent) = self.decode_frequent(cursor) {
-            let frequent = frequent?;
-            let thread = self.thread()?;
-            return Ok(match frequent {
-                Frequent::Call(call) => Record::Call(call),
-                Frequent::FramePush(frame) => Record::FramePush { thread, frame },
-                Frequent::FramePop(count) => Record::FramePop { thread, count },
-            });
-        }
-        let token = cursor.u8()?;
+        let token = cursor.peek().ok_or(Fault::End)?;
         self.expect_segments(token)?;
+        match token {
+            tokens::ALLOCATION.. => return self.call(token, cursor).map(Record::Call),
+            tokens::FRAME_PUSH.. => {
+                let frame = self.frame_push(token, cursor)?;
+                return Ok(Record::FramePush { thread: self.thread()?, frame });
+            }
+            tokens::FRAME_POP..tokens::OBJECT => {
+                let count = self.frame_pop(token, cursor)?;
+                return Ok(Record::FramePop { thread: self.thread()?, count });
+            }
+            _ => {}
+        }
+        cursor.u8()?;
         match token {
             tokens::OBJECT..tokens::FRAME_PUSH => self.object(token, cursor),
             tokens::TRAILER => Ok(Record::Trailer),
@@ -205,6 +205,7 @@ impl Decoder {
     #[allow(clippy::inline_always, reason = "the loop over all records takes a quarter less time so")]
     fn call(&mut self, token: u8, cursor: &mut Cursor) -> Decoded<Call> {
         let thread = self.thread()?;
+        cursor.u8()?;
         let address = self.address(token >> 3 & 0xf, cursor)?;
         let id = match token & 7 {
             0 => cursor.u8()?,
@@ -223,6 +224,22 @@ impl Decoder {
             }
         }
         Ok(Call { thread, allocator, address, size, native })
+    }
+
+    #[inline(always)]
+    #[allow(clippy::inline_always, reason = "the loop over all records takes a quarter less time so")]
+    fn frame_push(&mut self, token: u8, cursor: &mut Cursor) -> Decoded<FrameRecord> {
+        self.thread()?;
+        cursor.u8()?;
+        frame(cursor, token & 1 != 0)
+    }
+
+    #[inline(always)]
+    #[allow(clippy::inline_always, reason = "the loop over all records takes a quarter less time so")]
+    fn frame_pop(&mut self, token: u8, cursor: &mut Cursor) -> Decoded<u32> {
+        self.thread()?;
+        cursor.u8()?;
+        Ok(u32::from(token & 0xf) + 1)
     }
 
     #[inline(always)]
@@ -336,7 +353,8 @@ pub(super) fn skip_texts(cursor: &mut Cursor) -> Result<(), DecodeError> {
     Ok(())
 }
 
-#[inline]
+#[inline(always)]
+#[allow(clippy::inline_always, reason = "the loop over all records takes a quarter less time so")]
 fn frame(cursor: &mut Cursor, is_entry: bool) -> Decoded<FrameRecord> {
     Ok(FrameRecord { code: small(cursor.varint()?)?, offset: cursor.svarint()? as i32, is_entry })
 }

@@ -32,7 +32,7 @@ pub use extension::{
 };
 pub use header::{FileFormat, Header, HeaderError, PythonAllocator, Version};
 pub use line_table::line;
-pub use reader::{Ending, FrequentRecords, ReadError, Reader, read_extension};
-pub use record::{Aggregate, Call, CodeRecord, FrameRecord, Record};
+pub use reader::{Ending, ReadError, Reader, read_extension};
+pub use record::{Aggregate, Call, CodeRecord, FrameRecord, FrequentRecords, Record};
 pub use sink::{CodeId, CodeObject, Module, NativeId, PythonFrame, Sink, StackId, Summary, WriteError};
 pub use writer::Writer;

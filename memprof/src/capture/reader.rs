@@ -10,11 +10,11 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use super::arenas::Arenas;
-use super::decode::{Decoder, Fault, Frequent, LONGEST_FIXED, skip_texts};
+use super::decode::{Decoder, Fault, LONGEST_FIXED, skip_texts};
 use super::encoding::{Cursor, DecodeError};
-use super::extension::container;
+use super::extension::{RecordNotes, container};
 use super::header::{FileFormat, Header, HeaderError};
-use super::record::{Call, FrameRecord, Record};
+use super::record::{FrequentRecords, Record};
 use super::source::{MAX_WINDOW, Source, SourceEnd};
 use super::{Extension, ExtensionError};
 
@@ -100,18 +100,6 @@ impl fmt::Display for Ending {
     }
 }
 
-/// Takes the records that come most often. Each answers whether it takes more.
-pub trait FrequentRecords {
-    /// An allocator was called.
-    fn call(&mut self, call: &Call) -> bool;
-
-    /// A frame was entered.
-    fn push(&mut self, frame: FrameRecord) -> bool;
-
-    /// So many of the innermost frames were left.
-    fn pop(&mut self, count: u32) -> bool;
-}
-
 /// Gives the records of a capture one by one.
 pub struct Reader {
     path: PathBuf,
@@ -121,6 +109,7 @@ pub struct Reader {
     /// Length of the latest record, which is still in the window.
     latest: usize,
     ending: Option<Ending>,
+    has_losses: bool,
 }
 
 impl Reader {
@@ -129,16 +118,21 @@ impl Reader {
         let file = File::open(path).map_err(|source| ReadError::Open { path: path.to_owned(), source })?;
         let failed = |source| ReadError::Header { path: path.to_owned(), source };
         // Whoever wants to know all of it hears why it cannot be read.
-        let arenas = container::read_arenas(&file).unwrap_or_default();
+        let RecordNotes { arenas, has_losses } = container::read_notes(&file).unwrap_or_default();
         let mut source = Source::new(file).map_err(|error| failed(error.into()))?;
         let header = read_header(&mut source).map_err(failed)?;
         let decoder = Decoder::new(header.native_traces, header.start_ms, Arenas::new(arenas));
-        Ok(Self { path: path.to_owned(), source, header, decoder, latest: 0, ending: None })
+        Ok(Self { path: path.to_owned(), source, header, decoder, latest: 0, ending: None, has_losses })
     }
 
     /// The head of the capture.
     pub fn header(&self) -> &Header {
         &self.header
+    }
+
+    /// Whether the recording says that it has lost something. One that was cut off says nothing.
+    pub fn has_losses(&self) -> bool {
+        self.has_losses
     }
 
     /// How the records ended; `None` while there may be more.
@@ -206,30 +200,14 @@ impl Reader {
         if self.ending.is_some() || self.header.file_format != FileFormat::AllAllocations {
             return;
         }
-        let bytes = self.source.available();
-        let mut cursor = Cursor::new(bytes);
-        let mut begin = 0;
-        // Where there are so many bytes, no record that is decoded here is cut.
-        while cursor.remaining() >= LONGEST_FIXED {
-            begin = cursor.position();
-            let goes_on = match self.decoder.decode_frequent(&mut cursor) {
-                Some(Ok(Frequent::Call(call))) => taker.call(&call),
-                Some(Ok(Frequent::FramePush(frame))) => taker.push(frame),
-                Some(Ok(Frequent::FramePop(count))) => taker.pop(count),
-                Some(Err(fault)) => {
-                    self.source.consume(begin);
-                    self.ending = Some(ending_by(&self.source, &fault));
-                    return;
-                }
-                None => false,
-            };
-            if !goes_on {
-                break;
-            }
-        }
+        let mut cursor = Cursor::new(self.source.available());
+        let (begin, fault) = self.decoder.take_frequent(&mut cursor, taker);
         let end = cursor.position();
         self.source.consume(begin);
-        self.latest = end - begin;
+        match fault {
+            Some(fault) => self.ending = Some(ending_by(&self.source, &fault)),
+            None => self.latest = end - begin,
+        }
     }
 
     #[cold]

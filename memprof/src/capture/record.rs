@@ -128,3 +128,15 @@ pub struct Aggregate {
     pub high_water_bytes: u64,
     pub leaked_bytes: u64,
 }
+
+/// Takes the records that come most often. Each answers whether it takes more.
+pub trait FrequentRecords {
+    /// An allocator was called.
+    fn call(&mut self, call: &Call) -> bool;
+
+    /// A frame was entered.
+    fn push(&mut self, frame: FrameRecord) -> bool;
+
+    /// So many of the innermost frames were left.
+    fn pop(&mut self, count: u32) -> bool;
+}

@@ -14,6 +14,7 @@ use super::samples::{Sample, Samples};
 use super::sites::Sites;
 use super::tables::Tables;
 use super::temporary::TemporaryAllocations;
+use crate::capture::Allocator;
 
 /// Replays a recording with all allocations.
 pub(super) fn read(
@@ -123,6 +124,38 @@ impl Observer for Allocations {
         };
         if live > MAX_LIVE_BLOCKS {
             return Err(LimitReached { what: "blocks at one time", limit: MAX_LIVE_BLOCKS });
+        }
+        Ok(())
+    }
+
+    #[inline]
+    fn allocate_brief(&mut self, event: &Event) -> Result<(), LimitReached> {
+        let Self { follower, sites, .. } = self;
+        match follower {
+            Follower::Live(heap) => heap.allocate_brief(event.size),
+            Follower::Temporary(size, temporary) => {
+                temporary.follow(event, || sites.intern(event.site()));
+                size.allocate_brief(event.size);
+            }
+        }
+        Ok(())
+    }
+
+    #[inline]
+    fn release_brief(
+        &mut self,
+        allocation: &Event,
+        ago: u32,
+        allocator: Allocator,
+    ) -> Result<(), LimitReached> {
+        let Self { follower, sites, .. } = self;
+        let site = || sites.intern(allocation.site());
+        match follower {
+            Follower::Live(heap) => heap.release_brief(allocation.size, ago, site),
+            Follower::Temporary(size, temporary) => {
+                temporary.follow(&Event { allocator, ..*allocation }, site);
+                size.release_brief(allocation.size);
+            }
         }
         Ok(())
     }

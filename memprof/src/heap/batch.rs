@@ -6,26 +6,35 @@
 use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
 use std::thread;
 
-use super::event::{Event, LimitReached, Observer, Progress};
+use super::event::{Event, LimitReached, Observer, Progress, Setting};
+use super::stacks::StackIndex;
+use crate::capture::{Allocator, AllocatorKind};
 
-/// What happens in a capture.
+/// What happens in a capture. As small as it can be: all of it goes from one processor's cache to another's.
 #[derive(Clone, Copy)]
 pub(super) enum Item {
-    /// An allocator was called.
-    Call(Event),
+    /// What holds for all calls from here on.
+    Setting(Setting),
+    /// An allocator was called. A brief block's [`Item::BriefRelease`] follows in the same batch and setting.
+    Call { address: u64, size: u64, stack: StackIndex, native: u32, allocator: Allocator, is_brief: bool },
+    /// A block was released whose allocation is so many items before.
+    BriefRelease { ago: u32, allocator: Allocator },
     /// There were `rss` bytes resident at `at_ms`.
     Memory { rss: u64, at_ms: i64 },
     /// One of several processes has ended.
     Ended { process: u16 },
 }
 
+const _: () = assert!(size_of::<Item>() == 32, "an item is half a line of the cache");
+
 /// Items in one batch: few enough that a batch stays in a processor's cache on its way.
 pub(super) const BATCH: usize = 2048;
+/// Items for which there is room in a batch: between two looks at whether it is full others come than calls.
+const ROOM: usize = BATCH + 8;
 /// Batches in all: one on either side, and two between them.
 const BATCHES: usize = 4;
 
-/// For how many items memory is fetched at a time, while as many before them are followed: about as many as a processor
-/// waits for at the same time.
+/// For how many calls memory is fetched ahead: about as many as a processor waits for at the same time.
 const FORESEEN: usize = 16;
 
 /// Items, and how much of the file was read up to them, and its size, in bytes.
@@ -34,20 +43,74 @@ struct Batch {
     progress: (u64, u64),
 }
 
+/// How many allocations are remembered until their blocks are released.
+const REMEMBERED: usize = 1 << 10;
+
 /// The reader's end.
+///
+/// Most blocks are released soon after their allocation. Whoever follows need not find those by their addresses, which is
+/// most of the work: here allocation and release are brought together, by a table as small as a batch.
 pub(super) struct Batches {
     full: SyncSender<Batch>,
     empty: Receiver<Vec<Item>>,
     current: Vec<Item>,
+    /// Where the latest items are that allocated, by their addresses.
+    remembered: Box<[u16; REMEMBERED]>,
+    /// From here on the current batch has nothing but calls.
+    calls_from: usize,
+    /// Whether releases may be missing: then each block is looked for by its address, to see that it was there.
+    has_losses: bool,
+}
+
+/// Addresses of blocks are multiples of 16 most often.
+#[inline]
+const fn remembered_at(address: u64) -> usize {
+    (address >> 4 ^ address >> 14) as usize % REMEMBERED
 }
 
 /// The observer has ended, because of a limit.
 pub(super) struct ObserverEnded;
 
 impl Batches {
-    /// Adds an item. False where the batch is full and has to be handed over.
-    #[inline]
-    pub(super) fn push(&mut self, item: Item) -> bool {
+    /// Says whether releases may be missing in what follows.
+    pub(super) fn expect_losses(&mut self, has_losses: bool) {
+        self.has_losses = has_losses;
+    }
+
+    /// Adds what is no call.
+    pub(super) fn push(&mut self, item: Item) {
+        self.current.push(item);
+        self.calls_from = self.current.len();
+    }
+
+    /// Adds a call. False where the batch is full and has to be handed over.
+    #[inline(always)]
+    #[allow(clippy::inline_always, reason = "the loop over all records takes a quarter less time so")]
+    pub(super) fn push_call(
+        &mut self,
+        address: u64,
+        size: u64,
+        stack: StackIndex,
+        native: u32,
+        allocator: Allocator,
+    ) -> bool {
+        let place = self.current.len();
+        let remembered = &mut self.remembered[remembered_at(address)];
+        let mut item = Item::Call { address, size, stack, native, allocator, is_brief: false };
+        if allocator.kind() == AllocatorKind::SimpleAllocation {
+            *remembered = place as u16;
+        } else if allocator.kind() == AllocatorKind::SimpleDeallocation
+            && usize::from(*remembered) >= self.calls_from
+            && !self.has_losses
+            && let Some(Item::Call { address: other, allocator: by, is_brief, .. }) =
+                self.current.get_mut(usize::from(*remembered))
+            && *other == address
+            && by.kind() == AllocatorKind::SimpleAllocation
+            && !*is_brief
+        {
+            *is_brief = true;
+            item = Item::BriefRelease { ago: (place - usize::from(*remembered)) as u32, allocator };
+        }
         self.current.push(item);
         self.current.len() < BATCH
     }
@@ -61,6 +124,7 @@ impl Batches {
         let batch = Batch { items: std::mem::take(&mut self.current), progress };
         self.full.send(batch).map_err(|_| ObserverEnded)?;
         self.current = self.empty.recv().map_err(|_| ObserverEnded)?;
+        self.calls_from = 0;
         Ok(())
     }
 }
@@ -76,10 +140,17 @@ pub(super) fn observe<R: Send>(
     let (empty_end, empty) = channel();
     for _ in 1..BATCHES {
         // The other end is held below.
-        let _ = empty_end.send(Vec::with_capacity(BATCH));
+        let _ = empty_end.send(Vec::with_capacity(ROOM));
     }
     thread::scope(|scope| {
-        let batches = Batches { full, empty, current: Vec::with_capacity(BATCH) };
+        let batches = Batches {
+            full,
+            empty,
+            current: Vec::with_capacity(ROOM),
+            remembered: Box::new([0; _]),
+            calls_from: 0,
+            has_losses: false,
+        };
         let reader = scope.spawn(move || read(batches));
         let reached = follow(observer, progress, full_end, &empty_end).err();
         // A reader that waits for an empty batch learns that there will be none.
@@ -97,20 +168,37 @@ fn follow(
     full: Receiver<Batch>,
     empty: &Sender<Vec<Item>>,
 ) -> Result<(), LimitReached> {
+    let mut setting = Setting::default();
+    // The places of the items for which something will be looked up.
+    let mut looked_up = Box::new([0_u16; ROOM]);
     for Batch { items: mut batch, progress: (read, size) } in full {
         progress(read, size);
-        let mut groups = batch.chunks(FORESEEN);
-        let mut next = groups.next();
-        foresee(observer, next);
-        while let Some(group) = next {
-            next = groups.next();
-            foresee(observer, next);
-            for item in group {
-                match item {
-                    Item::Call(event) => observer.call(event)?,
-                    Item::Memory { rss, at_ms } => observer.memory(*rss, *at_ms),
-                    Item::Ended { process } => observer.ended(*process),
+        let mut n_looked_up = 0;
+        for (place, item) in batch.iter().enumerate().take(ROOM) {
+            looked_up[n_looked_up] = place as u16;
+            n_looked_up += usize::from(matches!(item, Item::Call { is_brief: false, .. }));
+        }
+        let mut ahead = looked_up[..n_looked_up].iter().map(|&place| &batch[usize::from(place)]);
+        for item in ahead.by_ref().take(FORESEEN) {
+            observer.foresee(&setting.event(item));
+        }
+        for (place, item) in batch.iter().enumerate() {
+            match *item {
+                Item::Call { is_brief: false, .. } => {
+                    if let Some(item) = ahead.next() {
+                        // Whether it is of the same setting is not known yet; most often it is.
+                        observer.foresee(&setting.event(item));
+                    }
+                    observer.call(&setting.event(item))?;
                 }
+                Item::Call { .. } => observer.allocate_brief(&setting.event(item))?,
+                Item::BriefRelease { ago, allocator } => {
+                    let allocation = setting.event(&batch[place - ago as usize]);
+                    observer.release_brief(&allocation, ago, allocator)?;
+                }
+                Item::Setting(new) => setting = new,
+                Item::Memory { rss, at_ms } => observer.memory(rss, at_ms),
+                Item::Ended { process } => observer.ended(process),
             }
         }
         batch.clear();
@@ -120,11 +208,15 @@ fn follow(
     Ok(())
 }
 
-#[inline]
-fn foresee(observer: &impl Observer, items: Option<&[Item]>) {
-    for item in items.unwrap_or_default() {
-        if let Item::Call(event) = item {
-            observer.foresee(event);
-        }
+impl Setting {
+    /// The event of a call.
+    #[inline(always)]
+    #[allow(clippy::inline_always, reason = "it is to be made of registers, wherever it is read")]
+    fn event(self, item: &Item) -> Event {
+        let Self { thread, generation, process } = self;
+        let Item::Call { address, size, stack, native, allocator, .. } = *item else {
+            unreachable!("a call is another item");
+        };
+        Event { thread, allocator, address, size, stack, native, generation, process }
     }
 }

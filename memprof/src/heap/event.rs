@@ -4,6 +4,15 @@ use super::sites::Site;
 use super::stacks::StackIndex;
 use crate::capture::Allocator;
 
+/// What many calls in a row have in common.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Setting {
+    pub(super) thread: u64,
+    pub(super) generation: u32,
+    /// The number of the process, 0 where there is one only.
+    pub(super) process: u16,
+}
+
 /// A call of an allocator, with its stack.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Event {
@@ -47,6 +56,24 @@ pub(super) trait Observer {
 
     /// An allocator was called.
     fn call(&mut self, event: &Event) -> Result<(), LimitReached>;
+
+    /// An allocator was called for a block that is released within the next few thousand calls, of which
+    /// [`Observer::release_brief`] tells: it need not be found by its address.
+    #[inline]
+    fn allocate_brief(&mut self, event: &Event) -> Result<(), LimitReached> {
+        self.call(event)
+    }
+
+    /// A block is released, by `allocator`, of whose allocation [`Observer::allocate_brief`] told `ago` calls before.
+    #[inline]
+    fn release_brief(
+        &mut self,
+        allocation: &Event,
+        _ago: u32,
+        allocator: Allocator,
+    ) -> Result<(), LimitReached> {
+        self.call(&Event { allocator, size: 0, native: 0, ..*allocation })
+    }
 
     /// There were `rss` bytes resident at `at_ms`, in milliseconds since the epoch.
     fn memory(&mut self, rss: u64, at_ms: i64);

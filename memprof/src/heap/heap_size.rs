@@ -91,6 +91,21 @@ impl SizeFollower {
         self.size.is_at_peak();
     }
 
+    /// Follows the allocation of a brief block.
+    #[inline]
+    pub(super) fn allocate_brief(&mut self, size: u64) {
+        self.calls += 1;
+        self.size.grow(size);
+        self.size.is_at_peak();
+    }
+
+    /// Follows the release of a brief block.
+    #[inline]
+    pub(super) fn release_brief(&mut self, size: u64) {
+        self.calls += 1;
+        self.size.shrink(size);
+    }
+
     /// A process has ended, and holds nothing from now on.
     pub(super) fn end(&mut self, space: Space) {
         for bytes in self.blocks.take(|address| space.holds(address)) {

@@ -155,6 +155,18 @@ impl HighWater {
         }
     }
 
+    /// Follows the allocation of a brief block.
+    #[inline]
+    pub(super) fn allocate_brief(&mut self, size: u64, site: SiteId) {
+        self.change(site, 1, size);
+    }
+
+    /// Follows the release of a brief block.
+    #[inline]
+    pub(super) fn release_brief(&mut self, size: u64, site: SiteId) {
+        self.change(site, u64::MAX, size.wrapping_neg());
+    }
+
     /// A process has ended, and holds nothing from now on.
     pub(super) fn end(&mut self, space: Space) {
         for (size, site) in self.blocks.take(|address| space.holds(address)) {

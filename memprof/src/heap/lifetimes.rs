@@ -85,6 +85,18 @@ impl Lifetimes {
         }
     }
 
+    /// Follows the allocation of a brief block: it does not outlive a sample.
+    #[inline]
+    pub(super) fn allocate_brief(&mut self, size: u64) {
+        self.bytes = self.bytes.wrapping_add(size);
+    }
+
+    /// Follows the release of a brief block.
+    #[inline]
+    pub(super) fn release_brief(&mut self, size: u64) {
+        self.bytes = self.bytes.wrapping_sub(size);
+    }
+
     fn unmap(&mut self, event: &Event) {
         let mut cuts = Vec::new();
         self.ranges.unmap(event.address, event.size, |piece, cut, lost| {

@@ -138,6 +138,30 @@ impl LiveHeap {
         }
     }
 
+    /// Follows the allocation of a brief block.
+    #[inline]
+    pub(super) fn allocate_brief(&mut self, size: u64) {
+        self.calls += 1;
+        self.size.grow(size);
+        if self.size.is_at_peak() {
+            self.peak_calls = self.calls;
+        }
+    }
+
+    /// Follows the release of a brief block, allocated `ago` calls before. `site` is that of its allocation.
+    #[inline]
+    pub(super) fn release_brief(&mut self, size: u64, ago: u32, site: impl FnOnce() -> SiteId) {
+        let index = self.calls - u64::from(ago);
+        self.calls += 1;
+        self.size.shrink(size);
+        if index < self.peak_calls && self.wanted == Wanted::AtPeakOrEnd {
+            self.departed.add(self.peak_calls, Block { size, index, site: site() });
+        }
+        if self.size.is_at_peak() {
+            self.peak_calls = self.calls;
+        }
+    }
+
     #[inline]
     fn depart(&mut self, block: Block) {
         if block.index < self.peak_calls && self.wanted == Wanted::AtPeakOrEnd {

@@ -187,6 +187,22 @@ impl Observer for Totals {
         Ok(())
     }
 
+    #[inline]
+    fn allocate_brief(&mut self, event: &Event) -> Result<(), LimitReached> {
+        self.count(event);
+        self.heaps[usize::from(event.process)].allocate_brief(event.size);
+        self.size.grow(event.size);
+        self.size.is_at_peak();
+        Ok(())
+    }
+
+    #[inline]
+    fn release_brief(&mut self, allocation: &Event, _: u32, _: Allocator) -> Result<(), LimitReached> {
+        self.heaps[usize::from(allocation.process)].release_brief(allocation.size);
+        self.size.shrink(allocation.size);
+        Ok(())
+    }
+
     fn memory(&mut self, _: u64, _: i64) {}
 
     fn ended(&mut self, process: u16) {

@@ -20,7 +20,7 @@ use super::replay::replay;
 use super::samples::{Sample, Samples};
 use super::sites::{Site, SiteId, Sites};
 use super::tables::Tables;
-use crate::capture::Record;
+use crate::capture::{Allocator, Record};
 
 /// Which view over time is asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -196,6 +196,34 @@ impl Temporal {
     }
 }
 
+impl Temporal {
+    /// To be asked after each call.
+    #[inline]
+    fn look(&mut self) -> Result<(), LimitReached> {
+        let (live, bytes) = match &self.view {
+            Follower::HighWater(high_water) => (high_water.len(), high_water.bytes()),
+            Follower::Leaks(lifetimes) => (lifetimes.len(), lifetimes.bytes()),
+            Follower::GivenUp => return Ok(()),
+        };
+        self.peak = self.peak.max(bytes);
+        if live > MAX_LIVE_BLOCKS {
+            return Err(LimitReached { what: "blocks at one time", limit: MAX_LIVE_BLOCKS });
+        }
+        Ok(())
+    }
+}
+
+/// The site of an allocation, as temporal records tell them apart.
+#[inline]
+fn intern(sites: &mut Sites, threads: Threads, event: &Event) -> SiteId {
+    let mut site = event.site();
+    site.allocator = site.allocator.in_format();
+    if threads == Threads::Merged {
+        site.thread = 0;
+    }
+    sites.intern(site)
+}
+
 impl Observer for Temporal {
     #[inline]
     fn foresee(&self, event: &Event) {
@@ -214,30 +242,43 @@ impl Observer for Temporal {
         }
         self.n_calls += 1;
         let Self { sites, threads, .. } = self;
-        let site = || -> SiteId {
-            let mut site = event.site();
-            site.allocator = site.allocator.in_format();
-            if *threads == Threads::Merged {
-                site.thread = 0;
-            }
-            sites.intern(site)
-        };
-        let (live, bytes) = match &mut self.view {
-            Follower::HighWater(high_water) => {
-                high_water.follow(event, site);
-                (high_water.len(), high_water.bytes())
-            }
-            Follower::Leaks(lifetimes) => {
-                lifetimes.follow(event, site);
-                (lifetimes.len(), lifetimes.bytes())
-            }
-            Follower::GivenUp => return Ok(()),
-        };
-        self.peak = self.peak.max(bytes);
-        if live > MAX_LIVE_BLOCKS {
-            return Err(LimitReached { what: "blocks at one time", limit: MAX_LIVE_BLOCKS });
+        let site = || intern(sites, *threads, event);
+        match &mut self.view {
+            Follower::HighWater(high_water) => high_water.follow(event, site),
+            Follower::Leaks(lifetimes) => lifetimes.follow(event, site),
+            Follower::GivenUp => {}
         }
-        Ok(())
+        self.look()
+    }
+
+    #[inline]
+    fn allocate_brief(&mut self, event: &Event) -> Result<(), LimitReached> {
+        if self.n_ahead > 0 {
+            self.divide();
+        }
+        self.n_calls += 1;
+        match &mut self.view {
+            Follower::HighWater(high_water) => {
+                high_water.allocate_brief(event.size, intern(&mut self.sites, self.threads, event));
+            }
+            Follower::Leaks(lifetimes) => lifetimes.allocate_brief(event.size),
+            Follower::GivenUp => {}
+        }
+        self.look()
+    }
+
+    #[inline]
+    fn release_brief(&mut self, allocation: &Event, _: u32, _: Allocator) -> Result<(), LimitReached> {
+        self.n_calls += 1;
+        match &mut self.view {
+            Follower::HighWater(high_water) => {
+                high_water
+                    .release_brief(allocation.size, intern(&mut self.sites, self.threads, allocation));
+            }
+            Follower::Leaks(lifetimes) => lifetimes.release_brief(allocation.size),
+            Follower::GivenUp => {}
+        }
+        self.look()
     }
 
     fn memory(&mut self, rss: u64, at_ms: i64) {

@@ -22,9 +22,14 @@ struct Recent {
 pub(super) struct TemporaryAllocations {
     /// How many allocations are looked back upon.
     reach: usize,
-    threads: FxHashMap<u64, VecDeque<Recent>>,
-    /// Allocations that were found, as often as they were found, summed over those of one site.
-    found: FxHashMap<SiteId, Found>,
+    /// The latest allocations of each thread, the last one first.
+    recent: Vec<VecDeque<Recent>>,
+    /// Where those of a thread are.
+    places: FxHashMap<u64, usize>,
+    /// The thread of the latest call, and its place.
+    current: Option<(u64, usize)>,
+    /// Allocations that were found, as often as they were found, summed over those of one site, by its number.
+    found: Vec<Found>,
     n_calls: u64,
 }
 
@@ -37,49 +42,77 @@ pub(super) struct Found {
     pub(super) first: u64,
 }
 
+impl Found {
+    const NOTHING: Self = Self { n_allocations: 0, size: 0, first: u64::MAX };
+}
+
 impl TemporaryAllocations {
     /// At most `threshold` other allocations may lie between.
     pub(super) fn new(threshold: usize) -> Self {
         Self {
             reach: threshold.saturating_add(1),
-            threads: FxHashMap::default(),
-            found: FxHashMap::default(),
+            recent: Vec::new(),
+            places: FxHashMap::default(),
+            current: None,
+            found: Vec::new(),
             n_calls: 0,
         }
     }
 
     /// Follows one call. `site` is that of an allocation.
+    #[inline]
     pub(super) fn follow(&mut self, event: &Event, site: impl FnOnce() -> SiteId) {
         let index = self.n_calls;
         self.n_calls += 1;
+        let place = match self.current {
+            Some((thread, place)) if thread == event.thread => place,
+            _ => self.turn_to(event.thread),
+        };
+        let recent = &mut self.recent[place];
         if event.allocator.allocates() {
-            let recent = self.threads.entry(event.thread).or_default();
+            if recent.len() == self.reach {
+                recent.pop_back();
+            }
             recent.push_front(Recent {
                 address: event.address,
                 block: Block { size: event.size, index, site: site() },
             });
-            recent.truncate(self.reach);
             return;
         }
-        let Some(recent) = self.threads.get(&event.thread) else { return };
         let ranged = event.allocator.kind() == AllocatorKind::RangedDeallocation;
         let found = recent
             .iter()
             .find(|recent| recent.address == event.address && (!ranged || recent.block.size == event.size));
-        if let Some(Recent { block, .. }) = found {
-            let found = self.found.entry(block.site).or_insert(Found {
-                n_allocations: 0,
-                size: 0,
-                first: block.index,
-            });
-            found.first = found.first.min(block.index);
-            found.n_allocations += 1;
-            found.size = found.size.wrapping_add(block.size);
+        if let Some(&Recent { block, .. }) = found {
+            self.add(block);
         }
+    }
+
+    /// The place of a thread.
+    fn turn_to(&mut self, thread: u64) -> usize {
+        let place = *self.places.entry(thread).or_insert(self.recent.len());
+        if place == self.recent.len() {
+            self.recent.push(VecDeque::new());
+        }
+        self.current = Some((thread, place));
+        place
+    }
+
+    #[inline]
+    fn add(&mut self, block: Block) {
+        let place = block.site.index();
+        if self.found.len() <= place {
+            self.found.resize(place + 1, Found::NOTHING);
+        }
+        let found = &mut self.found[place];
+        found.first = found.first.min(block.index);
+        found.n_allocations += 1;
+        found.size = found.size.wrapping_add(block.size);
     }
 
     /// What was found, by the site.
     pub(super) fn found(&self) -> impl Iterator<Item = (SiteId, Found)> + '_ {
-        self.found.iter().map(|(&site, &found)| (site, found))
+        let found = SiteId::all().zip(self.found.iter().copied());
+        found.filter(|(_, found)| found.n_allocations > 0)
     }
 }

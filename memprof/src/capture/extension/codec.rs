@@ -173,15 +173,27 @@ impl<'a> Sections<'a> {
     }
 }
 
-/// [`Extension::arenas`] alone, which every reader of records wants to know.
-pub(super) fn decode_arenas(bytes: &[u8]) -> Result<Vec<u64>, ExtensionError> {
+/// What every reader of records wants to know.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(in super::super) struct RecordNotes {
+    /// [`Extension::arenas`].
+    pub(in super::super) arenas: Vec<u64>,
+    /// Whether there are [`Extension::losses`].
+    pub(in super::super) has_losses: bool,
+}
+
+/// These alone.
+pub(super) fn decode_notes(bytes: &[u8]) -> Result<RecordNotes, ExtensionError> {
     let mut sections = Sections::of(bytes)?;
+    let mut notes = RecordNotes::default();
     while let Some((tag, mut section)) = sections.next()? {
-        if tag == ARENAS {
-            return arenas(&mut section);
+        match tag {
+            ARENAS => notes.arenas = arenas(&mut section)?,
+            LOSSES => notes.has_losses = section.remaining() > 0,
+            _ => {}
         }
     }
-    Ok(Vec::new())
+    Ok(notes)
 }
 
 fn arenas(section: &mut Cursor) -> Result<Vec<u64>, ExtensionError> {
