@@ -13,7 +13,9 @@ use lz4_flex::frame::FrameDecoder;
 /// The first bytes of a file that is compressed.
 const LZ4_MAGIC: [u8; 4] = 0x184d_2204_u32.to_le_bytes();
 /// The usual size of the window.
-const WINDOW: usize = 256 * 1024;
+const WINDOW: usize = 64 * 1024;
+/// How much of a compressed file is read at a time.
+const BUFFER: usize = 32 * 1024;
 /// The most bytes that one record, or the head, may take. Line tables of generated code have some mebibytes.
 pub(super) const MAX_WINDOW: usize = 32 << 20;
 
@@ -58,7 +60,7 @@ impl Source {
         };
         file.seek(SeekFrom::Start(0))?;
         let (bytes, padding) = if compressed {
-            (Bytes::Compressed(Box::new(FrameDecoder::new(BufReader::with_capacity(WINDOW, file)))), 0)
+            (Bytes::Compressed(Box::new(FrameDecoder::new(BufReader::with_capacity(BUFFER, file)))), 0)
         } else {
             let size = size_without_padding(&file, file_size)?;
             (Bytes::Raw(file.take(size)), file_size - size)

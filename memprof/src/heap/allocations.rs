@@ -25,13 +25,14 @@ pub(super) fn read(
     let mut tables = Tables::default();
     let mut observer = Allocations::new(question);
     replay(&mut recording, &mut tables, &mut observer, progress)?;
-    let records = observer.records(question);
+    let (peak_memory, n_calls) = (observer.size().peak_bytes(), observer.calls());
+    let Allocations { follower, sites, samples } = observer;
     Ok(Profile {
+        records: records(follower, &sites, question),
         capture: Capture::new(recording, tables),
-        records,
-        peak_memory: observer.size().peak_bytes(),
-        n_calls: observer.calls(),
-        samples: observer.samples.into_at_most(question.max_memory_records),
+        peak_memory,
+        n_calls,
+        samples: samples.into_at_most(question.max_memory_records),
     })
 }
 
@@ -73,28 +74,31 @@ impl Allocations {
             Follower::Temporary(size, _) => size.calls(),
         }
     }
+}
 
-    fn records(&self, question: &Question) -> Vec<Record> {
-        match &self.follower {
-            Follower::Live(heap) if question.view == View::Leaks => {
-                group(&self.sites, heap.live(), question.threads)
-            }
-            Follower::Live(heap) => group(&self.sites, heap.at_peak(), question.threads),
-            Follower::Temporary(_, temporary) => self.temporary_records(temporary, question.threads),
+fn records(follower: Follower, sites: &Sites, question: &Question) -> Vec<Record> {
+    match follower {
+        Follower::Live(heap) => match question.view {
+            View::Leaks => group(sites, heap.into_live(), question.threads),
+            _ => group(sites, heap.into_peak(), question.threads),
+        },
+        Follower::Temporary(size, temporary) => {
+            drop(size);
+            temporary_records(&temporary, sites, question.threads)
         }
     }
+}
 
-    fn temporary_records(&self, temporary: &TemporaryAllocations, threads: Threads) -> Vec<Record> {
-        let mut found: Vec<_> = temporary.found().collect();
-        found.sort_unstable_by_key(|(_, found)| found.first);
-        let (mut records, mut places) = (Vec::new(), FxHashMap::default());
-        for (site, found) in found {
-            let site = self.sites.get(site);
-            let record = records_entry(&mut records, &mut places, site, threads);
-            record.add(site, found.n_allocations, found.size);
-        }
-        records
+fn temporary_records(temporary: &TemporaryAllocations, sites: &Sites, threads: Threads) -> Vec<Record> {
+    let mut found: Vec<_> = temporary.found().collect();
+    found.sort_unstable_by_key(|(_, found)| found.first);
+    let (mut records, mut places) = (Vec::new(), FxHashMap::default());
+    for (site, found) in found {
+        let site = sites.get(site);
+        let record = records_entry(&mut records, &mut places, site, threads);
+        record.add(site, found.n_allocations, found.size);
     }
+    records
 }
 
 impl Observer for Allocations {

@@ -28,7 +28,7 @@ pub(super) enum Item {
 const _: () = assert!(size_of::<Item>() == 32, "an item is half a line of the cache");
 
 /// Items in one batch: few enough that a batch stays in a processor's cache on its way.
-pub(super) const BATCH: usize = 2048;
+pub(super) const BATCH: usize = 1024;
 /// Items for which there is room in a batch: between two looks at whether it is full others come than calls.
 const ROOM: usize = BATCH + 8;
 /// Batches in all: one on either side, and two between them.

@@ -78,18 +78,13 @@ impl SiteSum {
     }
 }
 
-/// Puts what is of the same stack together, ordered by the first allocation of each.
+/// Puts the sums of sites, one of each, together that are of the same stack, ordered by the first allocation of each.
 pub(super) fn group(
     sites: &Sites,
-    sums: impl Iterator<Item = (SiteId, SiteSum)>,
+    by_site: impl Iterator<Item = (SiteId, SiteSum)>,
     threads: Threads,
 ) -> Vec<Record> {
-    let mut by_site = vec![SiteSum::NOTHING; sites.len()];
-    for (site, sum) in sums {
-        by_site[site.index()].add(sum);
-    }
-    let mut by_first: Vec<(SiteId, SiteSum)> =
-        sites.ids().zip(by_site).filter(|(_, sum)| sum.n_allocations > 0).collect();
+    let mut by_first: Vec<(SiteId, SiteSum)> = by_site.filter(|(_, sum)| sum.n_allocations > 0).collect();
     by_first.sort_unstable_by_key(|&(_, sum)| sum.first_index);
 
     let mut records: Vec<Record> = Vec::new();

@@ -12,47 +12,60 @@ use super::sites::SiteId;
 use crate::blocks::{BlockMap, Piece, Ranges};
 use crate::capture::AllocatorKind;
 
-/// A block, or a piece of a mapped range. Without padding: there are millions.
+/// A block, or a piece of a mapped range. In as few bytes as it takes: there are millions.
 #[derive(Clone, Copy, Debug, Default)]
-#[repr(C, packed(4))]
+#[repr(C, packed)]
 pub(super) struct Block {
     pub(super) size: u64,
-    /// The place of its allocation among all calls.
-    pub(super) index: u64,
+    /// The lowest 40 bits of [`Block::index`]. So many calls take a terabyte.
+    index: [u8; 5],
     pub(super) site: SiteId,
 }
 
 impl Block {
-    fn sum(self) -> (SiteId, SiteSum) {
-        (self.site, SiteSum { n_allocations: 1, size: self.size, first_index: self.index })
+    #[inline]
+    pub(super) const fn new(size: u64, index: u64, site: SiteId) -> Self {
+        let [a, b, c, d, e, ..] = index.to_le_bytes();
+        Self { size, index: [a, b, c, d, e], site }
+    }
+
+    /// The place of its allocation among all calls.
+    #[inline]
+    pub(super) const fn index(self) -> u64 {
+        let [a, b, c, d, e] = self.index;
+        u64::from_le_bytes([a, b, c, d, e, 0, 0, 0])
+    }
+
+    fn sum(self) -> SiteSum {
+        SiteSum { n_allocations: 1, size: self.size, first_index: self.index() }
     }
 }
 
-/// What has died since the peak and lived then, by site.
+/// Sums of blocks by site, each of a time of its own.
 #[derive(Default)]
-struct Departed {
-    /// At the place of the site: of what peak, told by the calls up to it, and the sum of what departed since.
+struct SiteSums {
+    /// At the place of the site: the time, and the sum.
     sums: Vec<(u64, SiteSum)>,
 }
 
-impl Departed {
+impl SiteSums {
+    /// Adds a block to the sum of a time. That of an earlier time is no longer needed.
     #[inline]
-    fn add(&mut self, peak: u64, block: Block) {
-        let place = block.site.index();
+    fn add(&mut self, time: u64, block: Block) {
+        let place = { block.site }.index();
         if self.sums.len() <= place {
             self.sums.resize(place + 1, (0, SiteSum::NOTHING));
         }
-        let (of_peak, sum) = &mut self.sums[place];
-        if *of_peak != peak {
-            // What is there departed before this peak.
-            (*of_peak, *sum) = (peak, SiteSum::NOTHING);
+        let (of_time, sum) = &mut self.sums[place];
+        if *of_time != time {
+            (*of_time, *sum) = (time, SiteSum::NOTHING);
         }
-        sum.add(block.sum().1);
+        sum.add(block.sum());
     }
 
-    fn since(&self, peak: u64) -> impl Iterator<Item = (SiteId, SiteSum)> + '_ {
-        let of_peak = move |(_, (of_peak, _)): &(SiteId, &(u64, SiteSum))| *of_peak == peak;
-        SiteId::all().zip(&self.sums).filter(of_peak).map(|(site, &(_, sum))| (site, sum))
+    fn into_those_of(self, time: u64) -> impl Iterator<Item = (SiteId, SiteSum)> {
+        let those = SiteId::all().zip(self.sums).filter(move |(_, (of_time, _))| *of_time == time);
+        those.map(|(site, (_, sum))| (site, sum))
     }
 }
 
@@ -63,6 +76,12 @@ struct Mapped {
     /// The number of calls after which the piece had its present size.
     since: u64,
     site: SiteId,
+}
+
+impl Mapped {
+    fn block(piece: &Piece<Self>) -> Block {
+        Block::new(piece.size(), piece.value.index, piece.value.site)
+    }
 }
 
 /// Which blocks are asked for in the end.
@@ -79,8 +98,8 @@ pub(super) struct LiveHeap {
     blocks: BlockMap<Block>,
     ranges: Ranges<Mapped>,
     wanted: Wanted,
-    /// Nothing where it is not wanted.
-    departed: Departed,
+    /// What has died since the peak and lived then; nothing where it is not wanted. Times are told by the calls up to them.
+    departed: SiteSums,
     size: HeapSize,
     /// Calls up to the peak.
     peak_calls: u64,
@@ -93,7 +112,7 @@ impl LiveHeap {
             blocks: BlockMap::default(),
             ranges: Ranges::default(),
             wanted,
-            departed: Departed::default(),
+            departed: SiteSums::default(),
             size: HeapSize::default(),
             peak_calls: 0,
             calls: 0,
@@ -113,7 +132,7 @@ impl LiveHeap {
         self.calls += 1;
         match event.allocator.kind() {
             AllocatorKind::SimpleAllocation => {
-                let block = Block { size: event.size, index, site: site() };
+                let block = Block::new(event.size, index, site());
                 if let Some(replaced) = self.blocks.insert(event.address, block) {
                     self.size.shrink(replaced.size);
                     self.depart(replaced);
@@ -155,7 +174,7 @@ impl LiveHeap {
         self.calls += 1;
         self.size.shrink(size);
         if index < self.peak_calls && self.wanted == Wanted::AtPeakOrEnd {
-            self.departed.add(self.peak_calls, Block { size, index, site: site() });
+            self.departed.add(self.peak_calls, Block::new(size, index, site()));
         }
         if self.size.is_at_peak() {
             self.peak_calls = self.calls;
@@ -164,7 +183,7 @@ impl LiveHeap {
 
     #[inline]
     fn depart(&mut self, block: Block) {
-        if block.index < self.peak_calls && self.wanted == Wanted::AtPeakOrEnd {
+        if block.index() < self.peak_calls && self.wanted == Wanted::AtPeakOrEnd {
             self.departed.add(self.peak_calls, block);
         }
     }
@@ -196,7 +215,7 @@ impl LiveHeap {
             size.shrink(lost);
             let Mapped { index, since, site } = piece.value;
             if since <= *peak_calls && *wanted == Wanted::AtPeakOrEnd {
-                departed.add(*peak_calls, Block { size: piece.size(), index, site });
+                departed.add(*peak_calls, Block::new(piece.size(), index, site));
             }
             Mapped { index, since: *calls, site }
         });
@@ -217,24 +236,20 @@ impl LiveHeap {
         self.blocks.len() + self.ranges.len()
     }
 
-    /// What lives now, in no particular order.
-    pub(super) fn live(&self) -> impl Iterator<Item = (SiteId, SiteSum)> + '_ {
-        let pieces = self.ranges.iter().map(|piece| Block {
-            size: piece.size(),
-            index: piece.value.index,
-            site: piece.value.site,
-        });
-        self.blocks.values().chain(pieces).map(Block::sum)
+    /// What lives now, by site.
+    pub(super) fn into_live(self) -> impl Iterator<Item = (SiteId, SiteSum)> {
+        let mut live = SiteSums::default();
+        let pieces = self.ranges.iter().map(Mapped::block);
+        self.blocks.values().chain(pieces).for_each(|block| live.add(self.calls, block));
+        live.into_those_of(self.calls)
     }
 
-    /// What lived at the peak, the latest where it was reached more than once, in no particular order.
-    pub(super) fn at_peak(&self) -> impl Iterator<Item = (SiteId, SiteSum)> + '_ {
-        let pieces = self
-            .ranges
-            .iter()
-            .filter(|piece| piece.value.since <= self.peak_calls)
-            .map(|piece| Block { size: piece.size(), index: piece.value.index, site: piece.value.site });
-        let blocks = self.blocks.values().filter(|block| block.index < self.peak_calls);
-        blocks.chain(pieces).map(Block::sum).chain(self.departed.since(self.peak_calls))
+    /// What lived at the peak, the latest where it was reached more than once, by site.
+    pub(super) fn into_peak(self) -> impl Iterator<Item = (SiteId, SiteSum)> {
+        let Self { blocks, ranges, departed: mut at_peak, peak_calls, .. } = self;
+        let blocks = blocks.values().filter(|block| block.index() < peak_calls);
+        let pieces = ranges.iter().filter(|piece| piece.value.since <= peak_calls).map(Mapped::block);
+        blocks.chain(pieces).for_each(|block| at_peak.add(peak_calls, block));
+        at_peak.into_those_of(peak_calls)
     }
 }

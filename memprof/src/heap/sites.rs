@@ -100,13 +100,4 @@ impl Sites {
     pub(super) fn get(&self, id: SiteId) -> &Site {
         &self.sites[id.index()]
     }
-
-    /// The numbers of all sites, in order.
-    pub(super) fn ids(&self) -> impl Iterator<Item = SiteId> + use<> {
-        SiteId::all().take(self.sites.len())
-    }
-
-    pub(super) fn len(&self) -> usize {
-        self.sites.len()
-    }
 }

@@ -272,8 +272,7 @@ impl Observer for Temporal {
         self.n_calls += 1;
         match &mut self.view {
             Follower::HighWater(high_water) => {
-                high_water
-                    .release_brief(allocation.size, intern(&mut self.sites, self.threads, allocation));
+                high_water.release_brief(allocation.size, intern(&mut self.sites, self.threads, allocation));
             }
             Follower::Leaks(lifetimes) => lifetimes.release_brief(allocation.size),
             Follower::GivenUp => {}

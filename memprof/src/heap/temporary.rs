@@ -73,10 +73,8 @@ impl TemporaryAllocations {
             if recent.len() == self.reach {
                 recent.pop_back();
             }
-            recent.push_front(Recent {
-                address: event.address,
-                block: Block { size: event.size, index, site: site() },
-            });
+            recent
+                .push_front(Recent { address: event.address, block: Block::new(event.size, index, site()) });
             return;
         }
         let ranged = event.allocator.kind() == AllocatorKind::RangedDeallocation;
@@ -100,12 +98,12 @@ impl TemporaryAllocations {
 
     #[inline]
     fn add(&mut self, block: Block) {
-        let place = block.site.index();
+        let place = { block.site }.index();
         if self.found.len() <= place {
             self.found.resize(place + 1, Found::NOTHING);
         }
         let found = &mut self.found[place];
-        found.first = found.first.min(block.index);
+        found.first = found.first.min(block.index());
         found.n_allocations += 1;
         found.size = found.size.wrapping_add(block.size);
     }
