@@ -18,7 +18,7 @@ const MULTIPLIER: u64 = 0x9e37_79b9_7f4a_7c15;
 
 /// A place: the address, with its lowest bit set, or 0 where the place is free.
 ///
-/// Without padding: there are as many as blocks, and a half more.
+/// Without padding: there are as many as blocks, and a third more.
 #[derive(Clone, Copy)]
 #[repr(C, packed)]
 struct Place<V> {

@@ -59,8 +59,8 @@ impl Decoder {
     }
 
     /// Decodes records of a file with all allocations and gives them to `taker`, as long as they are of the kinds that
-    /// most are of, for certain there as a whole, and wanted. Where the latest of them begins is returned, and its fault
-    /// if it has one.
+    /// most are of, for certain there as a whole, and wanted. Returned is where the one begins that was not wanted or has
+    /// a fault, with the fault; where there is none such, the position reached.
     #[inline]
     pub(super) fn take_frequent(
         &mut self,
@@ -76,11 +76,11 @@ impl Decoder {
                     Err(fault) => return (begin, Some(fault)),
                 },
                 Some(token @ tokens::FRAME_PUSH..) => match self.frame_push(token, cursor) {
-                    Ok(frame) => taker.push(frame),
+                    Ok((_, frame)) => taker.push(frame),
                     Err(fault) => return (begin, Some(fault)),
                 },
                 Some(token @ tokens::FRAME_POP..tokens::OBJECT) => match self.frame_pop(token, cursor) {
-                    Ok(count) => taker.pop(count),
+                    Ok((_, count)) => taker.pop(count),
                     Err(fault) => return (begin, Some(fault)),
                 },
                 _ => false,
@@ -101,12 +101,12 @@ impl Decoder {
         match token {
             tokens::ALLOCATION.. => return self.call(token, cursor).map(Record::Call),
             tokens::FRAME_PUSH.. => {
-                let frame = self.frame_push(token, cursor)?;
-                return Ok(Record::FramePush { thread: self.thread()?, frame });
+                let (thread, frame) = self.frame_push(token, cursor)?;
+                return Ok(Record::FramePush { thread, frame });
             }
             tokens::FRAME_POP..tokens::OBJECT => {
-                let count = self.frame_pop(token, cursor)?;
-                return Ok(Record::FramePop { thread: self.thread()?, count });
+                let (thread, count) = self.frame_pop(token, cursor)?;
+                return Ok(Record::FramePop { thread, count });
             }
             _ => {}
         }
@@ -228,18 +228,18 @@ impl Decoder {
 
     #[inline(always)]
     #[allow(clippy::inline_always, reason = "the loop over all records takes a quarter less time so")]
-    fn frame_push(&mut self, token: u8, cursor: &mut Cursor) -> Decoded<FrameRecord> {
-        self.thread()?;
+    fn frame_push(&mut self, token: u8, cursor: &mut Cursor) -> Decoded<(u64, FrameRecord)> {
+        let thread = self.thread()?;
         cursor.u8()?;
-        frame(cursor, token & 1 != 0)
+        Ok((thread, frame(cursor, token & 1 != 0)?))
     }
 
     #[inline(always)]
     #[allow(clippy::inline_always, reason = "the loop over all records takes a quarter less time so")]
-    fn frame_pop(&mut self, token: u8, cursor: &mut Cursor) -> Decoded<u32> {
-        self.thread()?;
+    fn frame_pop(&mut self, token: u8, cursor: &mut Cursor) -> Decoded<(u64, u32)> {
+        let thread = self.thread()?;
         cursor.u8()?;
-        Ok(u32::from(token & 0xf) + 1)
+        Ok((thread, u32::from(token & 0xf) + 1))
     }
 
     #[inline(always)]

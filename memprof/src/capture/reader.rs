@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use super::arenas::Arenas;
 use super::decode::{Decoder, Fault, LONGEST_FIXED, skip_texts};
 use super::encoding::{Cursor, DecodeError};
-use super::extension::{RecordNotes, container};
+use super::extension::container;
 use super::header::{FileFormat, Header, HeaderError};
 use super::record::{FrequentRecords, Record};
 use super::source::{MAX_WINDOW, Source, SourceEnd};
@@ -109,7 +109,6 @@ pub struct Reader {
     /// Length of the latest record, which is still in the window.
     latest: usize,
     ending: Option<Ending>,
-    has_losses: bool,
 }
 
 impl Reader {
@@ -118,21 +117,16 @@ impl Reader {
         let file = File::open(path).map_err(|source| ReadError::Open { path: path.to_owned(), source })?;
         let failed = |source| ReadError::Header { path: path.to_owned(), source };
         // Whoever wants to know all of it hears why it cannot be read.
-        let RecordNotes { arenas, has_losses } = container::read_notes(&file).unwrap_or_default();
+        let arenas = container::read_arenas(&file).unwrap_or_default();
         let mut source = Source::new(file).map_err(|error| failed(error.into()))?;
         let header = read_header(&mut source).map_err(failed)?;
         let decoder = Decoder::new(header.native_traces, header.start_ms, Arenas::new(arenas));
-        Ok(Self { path: path.to_owned(), source, header, decoder, latest: 0, ending: None, has_losses })
+        Ok(Self { path: path.to_owned(), source, header, decoder, latest: 0, ending: None })
     }
 
     /// The head of the capture.
     pub fn header(&self) -> &Header {
         &self.header
-    }
-
-    /// Whether the recording says that it has lost something. One that was cut off says nothing.
-    pub fn has_losses(&self) -> bool {
-        self.has_losses
     }
 
     /// How the records ended; `None` while there may be more.

@@ -83,6 +83,7 @@ fn records(follower: Follower, sites: &Sites, question: &Question) -> Vec<Record
             _ => group(sites, heap.into_peak(), question.threads),
         },
         Follower::Temporary(size, temporary) => {
+            // What comes now finds its place in the memory of its blocks.
             drop(size);
             temporary_records(&temporary, sites, question.threads)
         }
@@ -133,13 +134,13 @@ impl Observer for Allocations {
     }
 
     #[inline]
-    fn allocate_brief(&mut self, event: &Event) -> Result<(), LimitReached> {
+    fn allocate_brief(&mut self, event: &Event, may_replace: bool) -> Result<(), LimitReached> {
         let Self { follower, sites, .. } = self;
         match follower {
-            Follower::Live(heap) => heap.allocate_brief(event.size),
+            Follower::Live(heap) => heap.allocate_brief(event, may_replace),
             Follower::Temporary(size, temporary) => {
                 temporary.follow(event, || sites.intern(event.site()));
-                size.allocate_brief(event.size);
+                size.allocate_brief(event, may_replace);
             }
         }
         Ok(())

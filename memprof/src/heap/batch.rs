@@ -15,8 +15,18 @@ use crate::capture::{Allocator, AllocatorKind};
 pub(super) enum Item {
     /// What holds for all calls from here on.
     Setting(Setting),
-    /// An allocator was called. A brief block's [`Item::BriefRelease`] follows in the same batch and setting.
-    Call { address: u64, size: u64, stack: StackIndex, native: u32, allocator: Allocator, is_brief: bool },
+    /// An allocator was called, for `size` bytes. A brief block's [`Item::BriefRelease`] follows in the same batch and
+    /// setting, with nothing but calls between. Whether it may replace a block at its address, whose release was lost, is
+    /// said of allocations.
+    Call {
+        address: u64,
+        size: u64,
+        stack: StackIndex,
+        native: u32,
+        allocator: Allocator,
+        is_brief: bool,
+        may_replace: bool,
+    },
     /// A block was released whose allocation is so many items before.
     BriefRelease { ago: u32, allocator: Allocator },
     /// There were `rss` bytes resident at `at_ms`.
@@ -28,11 +38,14 @@ pub(super) enum Item {
 const _: () = assert!(size_of::<Item>() == 32, "an item is half a line of the cache");
 
 /// Items in one batch: few enough that a batch stays in a processor's cache on its way.
-pub(super) const BATCH: usize = 1024;
-/// Items for which there is room in a batch: between two looks at whether it is full others come than calls.
+const BATCH: usize = 1024;
+/// Items for which there is room in a batch: between two looks at whether it is full some come that are no calls.
 const ROOM: usize = BATCH + 8;
 /// Batches in all: one on either side, and two between them.
 const BATCHES: usize = 4;
+
+/// Of how many addresses it is remembered what happened there last.
+const REMEMBERED: usize = 1 << 10;
 
 /// For how many calls memory is fetched ahead: about as many as a processor waits for at the same time.
 const FORESEEN: usize = 16;
@@ -43,26 +56,36 @@ struct Batch {
     progress: (u64, u64),
 }
 
-/// How many allocations are remembered until their blocks are released.
-const REMEMBERED: usize = 1 << 10;
-
 /// The reader's end.
 ///
 /// Most blocks are released soon after their allocation. Whoever follows need not find those by their addresses, which is
-/// most of the work: here allocation and release are brought together, by a table as small as a batch.
+/// most of the work: here allocation and release are brought together, by a table that stays in a processor's cache.
 pub(super) struct Batches {
     full: SyncSender<Batch>,
     empty: Receiver<Vec<Item>>,
     current: Vec<Item>,
-    /// Where the latest items are that allocated, by their addresses.
-    remembered: Box<[u16; REMEMBERED]>,
-    /// From here on the current batch has nothing but calls.
-    calls_from: usize,
-    /// Whether releases may be missing: then each block is looked for by its address, to see that it was there.
-    has_losses: bool,
+    /// The number of the current batch's first item among all.
+    first: u64,
+    /// From this number on the current batch has nothing but calls.
+    calls_from: u64,
+    /// What happened to some addresses last.
+    remembered: Box<[Remembered; REMEMBERED]>,
 }
 
-/// Addresses of blocks are multiples of 16 most often.
+/// What happened to an address last.
+#[derive(Clone, Copy)]
+struct Remembered {
+    address: u64,
+    /// [`RELEASED`], or the number of the item that allocated a block there.
+    last: u64,
+}
+
+/// Whoever follows knows of no block at the address.
+const RELEASED: u64 = 0;
+/// The number of the first item of all.
+const FIRST: u64 = 1;
+
+/// Where it is remembered what happened to an address. Those of blocks are multiples of 16 most often.
 #[inline]
 const fn remembered_at(address: u64) -> usize {
     (address >> 4 ^ address >> 14) as usize % REMEMBERED
@@ -72,15 +95,27 @@ const fn remembered_at(address: u64) -> usize {
 pub(super) struct ObserverEnded;
 
 impl Batches {
-    /// Says whether releases may be missing in what follows.
-    pub(super) fn expect_losses(&mut self, has_losses: bool) {
-        self.has_losses = has_losses;
+    fn new(full: SyncSender<Batch>, empty: Receiver<Vec<Item>>) -> Self {
+        Self {
+            full,
+            empty,
+            current: Vec::with_capacity(ROOM),
+            first: FIRST,
+            calls_from: FIRST,
+            remembered: Box::new([Remembered { address: 0, last: RELEASED }; _]),
+        }
     }
 
     /// Adds what is no call.
     pub(super) fn push(&mut self, item: Item) {
         self.current.push(item);
-        self.calls_from = self.current.len();
+        self.calls_from = self.next();
+    }
+
+    /// The number of the next item.
+    #[inline]
+    fn next(&self) -> u64 {
+        self.first + self.current.len() as u64
     }
 
     /// Adds a call. False where the batch is full and has to be handed over.
@@ -94,22 +129,24 @@ impl Batches {
         native: u32,
         allocator: Allocator,
     ) -> bool {
-        let place = self.current.len();
+        let next = self.next();
         let remembered = &mut self.remembered[remembered_at(address)];
-        let mut item = Item::Call { address, size, stack, native, allocator, is_brief: false };
-        if allocator.kind() == AllocatorKind::SimpleAllocation {
-            *remembered = place as u16;
-        } else if allocator.kind() == AllocatorKind::SimpleDeallocation
-            && usize::from(*remembered) >= self.calls_from
-            && !self.has_losses
-            && let Some(Item::Call { address: other, allocator: by, is_brief, .. }) =
-                self.current.get_mut(usize::from(*remembered))
-            && *other == address
-            && by.kind() == AllocatorKind::SimpleAllocation
-            && !*is_brief
-        {
-            *is_brief = true;
-            item = Item::BriefRelease { ago: (place - usize::from(*remembered)) as u32, allocator };
+        let may_replace = remembered.address != address || remembered.last != RELEASED;
+        let mut item = Item::Call { address, size, stack, native, allocator, is_brief: false, may_replace };
+        match allocator.kind() {
+            AllocatorKind::SimpleAllocation => *remembered = Remembered { address, last: next },
+            AllocatorKind::SimpleDeallocation => {
+                if remembered.address == address && remembered.last >= self.calls_from {
+                    let ago = next - remembered.last;
+                    let place = self.current.len() - ago as usize;
+                    if let Item::Call { is_brief, .. } = &mut self.current[place] {
+                        *is_brief = true;
+                        item = Item::BriefRelease { ago: ago as u32, allocator };
+                    }
+                }
+                *remembered = Remembered { address, last: RELEASED };
+            }
+            AllocatorKind::RangedAllocation | AllocatorKind::RangedDeallocation => {}
         }
         self.current.push(item);
         self.current.len() < BATCH
@@ -121,10 +158,10 @@ impl Batches {
 
     /// Hands the batch to the observer, with the progress of reading, and takes an empty one.
     pub(super) fn hand_over(&mut self, progress: (u64, u64)) -> Result<(), ObserverEnded> {
+        (self.first, self.calls_from) = (self.next(), self.next());
         let batch = Batch { items: std::mem::take(&mut self.current), progress };
         self.full.send(batch).map_err(|_| ObserverEnded)?;
         self.current = self.empty.recv().map_err(|_| ObserverEnded)?;
-        self.calls_from = 0;
         Ok(())
     }
 }
@@ -143,14 +180,7 @@ pub(super) fn observe<R: Send>(
         let _ = empty_end.send(Vec::with_capacity(ROOM));
     }
     thread::scope(|scope| {
-        let batches = Batches {
-            full,
-            empty,
-            current: Vec::with_capacity(ROOM),
-            remembered: Box::new([0; _]),
-            calls_from: 0,
-            has_losses: false,
-        };
+        let batches = Batches::new(full, empty);
         let reader = scope.spawn(move || read(batches));
         let reached = follow(observer, progress, full_end, &empty_end).err();
         // A reader that waits for an empty batch learns that there will be none.
@@ -176,7 +206,7 @@ fn follow(
         let mut n_looked_up = 0;
         for (place, item) in batch.iter().enumerate().take(ROOM) {
             looked_up[n_looked_up] = place as u16;
-            n_looked_up += usize::from(matches!(item, Item::Call { is_brief: false, .. }));
+            n_looked_up += usize::from(needs_look_up(item));
         }
         let mut ahead = looked_up[..n_looked_up].iter().map(|&place| &batch[usize::from(place)]);
         for item in ahead.by_ref().take(FORESEEN) {
@@ -184,14 +214,20 @@ fn follow(
         }
         for (place, item) in batch.iter().enumerate() {
             match *item {
-                Item::Call { is_brief: false, .. } => {
-                    if let Some(item) = ahead.next() {
+                Item::Call { is_brief, may_replace, .. } => {
+                    if needs_look_up(item)
+                        && let Some(item) = ahead.next()
+                    {
                         // Whether it is of the same setting is not known yet; most often it is.
                         observer.foresee(&setting.event(item));
                     }
-                    observer.call(&setting.event(item))?;
+                    let event = setting.event(item);
+                    if is_brief {
+                        observer.allocate_brief(&event, may_replace)?;
+                    } else {
+                        observer.call(&event)?;
+                    }
                 }
-                Item::Call { .. } => observer.allocate_brief(&setting.event(item))?,
                 Item::BriefRelease { ago, allocator } => {
                     let allocation = setting.event(&batch[place - ago as usize]);
                     observer.release_brief(&allocation, ago, allocator)?;
@@ -206,6 +242,12 @@ fn follow(
         let _ = empty.send(batch);
     }
     Ok(())
+}
+
+/// Whether what is at its address will be looked up.
+#[inline]
+const fn needs_look_up(item: &Item) -> bool {
+    matches!(item, Item::Call { is_brief: false, .. } | Item::Call { may_replace: true, .. })
 }
 
 impl Setting {

@@ -57,10 +57,11 @@ pub(super) trait Observer {
     /// An allocator was called.
     fn call(&mut self, event: &Event) -> Result<(), LimitReached>;
 
-    /// An allocator was called for a block that is released within the next few thousand calls, of which
-    /// [`Observer::release_brief`] tells: it need not be found by its address.
+    /// An allocator was called for a block that is released a few calls later by the same thread, of which
+    /// [`Observer::release_brief`] tells, before any sample: it need not be found by its address. Only where it
+    /// may replace a block whose release was lost, that one has to be looked for.
     #[inline]
-    fn allocate_brief(&mut self, event: &Event) -> Result<(), LimitReached> {
+    fn allocate_brief(&mut self, event: &Event, _may_replace: bool) -> Result<(), LimitReached> {
         self.call(event)
     }
 

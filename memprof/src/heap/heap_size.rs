@@ -93,9 +93,12 @@ impl SizeFollower {
 
     /// Follows the allocation of a brief block.
     #[inline]
-    pub(super) fn allocate_brief(&mut self, size: u64) {
+    pub(super) fn allocate_brief(&mut self, event: &Event, may_replace: bool) {
         self.calls += 1;
-        self.size.grow(size);
+        if may_replace && let Some(lost) = self.blocks.remove(event.address) {
+            self.size.shrink(lost);
+        }
+        self.size.grow(event.size);
         self.size.is_at_peak();
     }
 
@@ -104,6 +107,7 @@ impl SizeFollower {
     pub(super) fn release_brief(&mut self, size: u64) {
         self.calls += 1;
         self.size.shrink(size);
+        self.size.is_at_peak();
     }
 
     /// A process has ended, and holds nothing from now on.

@@ -157,8 +157,11 @@ impl HighWater {
 
     /// Follows the allocation of a brief block.
     #[inline]
-    pub(super) fn allocate_brief(&mut self, size: u64, site: SiteId) {
-        self.change(site, 1, size);
+    pub(super) fn allocate_brief(&mut self, event: &Event, may_replace: bool, site: SiteId) {
+        if may_replace && let Some((size, before)) = self.blocks.remove(event.address) {
+            self.change(before, u64::MAX, size.wrapping_neg());
+        }
+        self.change(site, 1, event.size);
     }
 
     /// Follows the release of a brief block.

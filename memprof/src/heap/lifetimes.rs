@@ -87,8 +87,12 @@ impl Lifetimes {
 
     /// Follows the allocation of a brief block: it does not outlive a sample.
     #[inline]
-    pub(super) fn allocate_brief(&mut self, size: u64) {
-        self.bytes = self.bytes.wrapping_add(size);
+    pub(super) fn allocate_brief(&mut self, event: &Event, may_replace: bool) {
+        self.bytes = self.bytes.wrapping_add(event.size);
+        if may_replace && let Some(lost) = self.blocks.remove(event.address) {
+            self.bytes = self.bytes.wrapping_sub(lost.size);
+            self.release(lost.site, lost.allocated_before, 1, lost.size);
+        }
     }
 
     /// Follows the release of a brief block.

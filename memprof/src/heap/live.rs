@@ -17,7 +17,7 @@ use crate::capture::AllocatorKind;
 #[repr(C, packed)]
 pub(super) struct Block {
     pub(super) size: u64,
-    /// The lowest 40 bits of [`Block::index`]. So many calls take a terabyte.
+    /// The lowest 40 bits of [`Block::index`]: to read so many calls takes days.
     index: [u8; 5],
     pub(super) site: SiteId,
 }
@@ -159,9 +159,13 @@ impl LiveHeap {
 
     /// Follows the allocation of a brief block.
     #[inline]
-    pub(super) fn allocate_brief(&mut self, size: u64) {
+    pub(super) fn allocate_brief(&mut self, event: &Event, may_replace: bool) {
         self.calls += 1;
-        self.size.grow(size);
+        if may_replace && let Some(replaced) = self.blocks.remove(event.address) {
+            self.size.shrink(replaced.size);
+            self.depart(replaced);
+        }
+        self.size.grow(event.size);
         if self.size.is_at_peak() {
             self.peak_calls = self.calls;
         }

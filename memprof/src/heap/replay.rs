@@ -120,6 +120,9 @@ impl Replay<'_> {
             .collect();
         let mut next: Vec<Option<Next>> = parts.iter().map(|_| None).collect();
         while let Some(Reverse((now, _, process))) = due.pop() {
+            if self.batches.is_full() && self.batches.hand_over(self.progress).is_err() {
+                return Ok(());
+            }
             let number = usize::from(process);
             let part = &mut parts[number];
             self.turn_to(process, part);
@@ -201,7 +204,6 @@ impl Replay<'_> {
 
     /// Reads up to the next sample.
     fn read_on(&mut self, reader: &mut Reader) -> Result<Next, ReadError> {
-        self.batches.expect_losses(reader.has_losses());
         loop {
             if self.batches.is_full() {
                 let progress = self.progress(reader);

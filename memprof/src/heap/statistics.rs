@@ -161,6 +161,22 @@ impl Totals {
         }
         total.add(event.size);
     }
+
+    /// Has the heap of a process follow a call, and follows with the sum of all.
+    #[inline]
+    fn follow(&mut self, process: u16, follow: impl FnOnce(&mut SizeFollower)) -> Result<(), LimitReached> {
+        let heap = &mut self.heaps[usize::from(process)];
+        let (blocks, bytes) = (heap.len(), heap.size().bytes());
+        follow(heap);
+        self.n_blocks = self.n_blocks + heap.len() - blocks;
+        self.size.shrink(bytes);
+        self.size.grow(heap.size().bytes());
+        self.size.is_at_peak();
+        if self.n_blocks > MAX_LIVE_BLOCKS {
+            return Err(LimitReached { what: "blocks at one time", limit: MAX_LIVE_BLOCKS });
+        }
+        Ok(())
+    }
 }
 
 impl Observer for Totals {
@@ -174,33 +190,18 @@ impl Observer for Totals {
         if event.allocator.allocates() {
             self.count(event);
         }
-        let heap = &mut self.heaps[usize::from(event.process)];
-        let (blocks, bytes) = (heap.len(), heap.size().bytes());
-        heap.follow(event);
-        self.n_blocks = self.n_blocks + heap.len() - blocks;
-        self.size.shrink(bytes);
-        self.size.grow(heap.size().bytes());
-        self.size.is_at_peak();
-        if self.n_blocks > MAX_LIVE_BLOCKS {
-            return Err(LimitReached { what: "blocks at one time", limit: MAX_LIVE_BLOCKS });
-        }
-        Ok(())
+        self.follow(event.process, |heap| heap.follow(event))
     }
 
     #[inline]
-    fn allocate_brief(&mut self, event: &Event) -> Result<(), LimitReached> {
+    fn allocate_brief(&mut self, event: &Event, may_replace: bool) -> Result<(), LimitReached> {
         self.count(event);
-        self.heaps[usize::from(event.process)].allocate_brief(event.size);
-        self.size.grow(event.size);
-        self.size.is_at_peak();
-        Ok(())
+        self.follow(event.process, |heap| heap.allocate_brief(event, may_replace))
     }
 
     #[inline]
     fn release_brief(&mut self, allocation: &Event, _: u32, _: Allocator) -> Result<(), LimitReached> {
-        self.heaps[usize::from(allocation.process)].release_brief(allocation.size);
-        self.size.shrink(allocation.size);
-        Ok(())
+        self.follow(allocation.process, |heap| heap.release_brief(allocation.size))
     }
 
     fn memory(&mut self, _: u64, _: i64) {}

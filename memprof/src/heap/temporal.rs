@@ -194,9 +194,7 @@ impl Temporal {
             }
         }
     }
-}
 
-impl Temporal {
     /// To be asked after each call.
     #[inline]
     fn look(&mut self) -> Result<(), LimitReached> {
@@ -252,16 +250,17 @@ impl Observer for Temporal {
     }
 
     #[inline]
-    fn allocate_brief(&mut self, event: &Event) -> Result<(), LimitReached> {
+    fn allocate_brief(&mut self, event: &Event, may_replace: bool) -> Result<(), LimitReached> {
         if self.n_ahead > 0 {
             self.divide();
         }
         self.n_calls += 1;
         match &mut self.view {
             Follower::HighWater(high_water) => {
-                high_water.allocate_brief(event.size, intern(&mut self.sites, self.threads, event));
+                let site = intern(&mut self.sites, self.threads, event);
+                high_water.allocate_brief(event, may_replace, site);
             }
-            Follower::Leaks(lifetimes) => lifetimes.allocate_brief(event.size),
+            Follower::Leaks(lifetimes) => lifetimes.allocate_brief(event, may_replace),
             Follower::GivenUp => {}
         }
         self.look()
@@ -269,6 +268,7 @@ impl Observer for Temporal {
 
     #[inline]
     fn release_brief(&mut self, allocation: &Event, _: u32, _: Allocator) -> Result<(), LimitReached> {
+        // Since its allocation there was no sample by which to divide.
         self.n_calls += 1;
         match &mut self.view {
             Follower::HighWater(high_water) => {

@@ -173,27 +173,15 @@ impl<'a> Sections<'a> {
     }
 }
 
-/// What every reader of records wants to know.
-#[derive(Debug, Default, PartialEq, Eq)]
-pub(in super::super) struct RecordNotes {
-    /// [`Extension::arenas`].
-    pub(in super::super) arenas: Vec<u64>,
-    /// Whether there are [`Extension::losses`].
-    pub(in super::super) has_losses: bool,
-}
-
-/// These alone.
-pub(super) fn decode_notes(bytes: &[u8]) -> Result<RecordNotes, ExtensionError> {
+/// [`Extension::arenas`] alone, which every reader of records wants to know.
+pub(super) fn decode_arenas(bytes: &[u8]) -> Result<Vec<u64>, ExtensionError> {
     let mut sections = Sections::of(bytes)?;
-    let mut notes = RecordNotes::default();
     while let Some((tag, mut section)) = sections.next()? {
-        match tag {
-            ARENAS => notes.arenas = arenas(&mut section)?,
-            LOSSES => notes.has_losses = section.remaining() > 0,
-            _ => {}
+        if tag == ARENAS {
+            return arenas(&mut section);
         }
     }
-    Ok(notes)
+    Ok(Vec::new())
 }
 
 fn arenas(section: &mut Cursor) -> Result<Vec<u64>, ExtensionError> {

@@ -7,7 +7,7 @@ use std::fs::File;
 use std::io::{self, Write};
 use std::os::unix::fs::FileExt;
 
-use super::{Extension, ExtensionError, MAX_EXTENSION, RecordNotes, codec};
+use super::{Extension, ExtensionError, MAX_EXTENSION, codec};
 
 /// The end of a file with an extension.
 const FOOTER_MAGIC: [u8; 8] = *b"memprof\x01";
@@ -38,8 +38,8 @@ pub(in super::super) fn read(file: &File) -> Result<Option<Extension>, Extension
 }
 
 /// Reads the arenas alone; none where there is no extension.
-pub(in super::super) fn read_notes(file: &File) -> Result<RecordNotes, ExtensionError> {
-    bytes(file)?.map_or_else(|| Ok(RecordNotes::default()), |bytes| codec::decode_notes(&bytes))
+pub(in super::super) fn read_arenas(file: &File) -> Result<Vec<u64>, ExtensionError> {
+    bytes(file)?.map_or_else(|| Ok(Vec::new()), |bytes| codec::decode_arenas(&bytes))
 }
 
 fn bytes(file: &File) -> Result<Option<Vec<u8>>, ExtensionError> {

@@ -10,7 +10,6 @@ pub(super) mod container;
 use std::sync::Arc;
 
 pub use codec::ExtensionError;
-pub(super) use codec::RecordNotes;
 
 /// The most bytes an extension takes in a file. What a reader makes of it is some ten times as large.
 pub const MAX_EXTENSION: usize = 64 << 20;
