@@ -12,28 +12,33 @@ use super::sites::SiteId;
 use crate::blocks::{BlockMap, Piece, Ranges};
 use crate::capture::AllocatorKind;
 
+/// Bytes that the place of a call among all takes: to read as many calls as they tell apart takes half a day.
+const INDEX_BYTES: usize = 5;
+
 /// A block, or a piece of a mapped range. In as few bytes as it takes: there are millions.
 #[derive(Clone, Copy, Debug, Default)]
 #[repr(C, packed)]
 pub(super) struct Block {
     pub(super) size: u64,
-    /// The lowest 40 bits of [`Block::index`]: to read so many calls takes days.
-    index: [u8; 5],
+    /// The lowest bytes of [`Block::index`].
+    index: [u8; INDEX_BYTES],
     pub(super) site: SiteId,
 }
 
 impl Block {
     #[inline]
-    pub(super) const fn new(size: u64, index: u64, site: SiteId) -> Self {
-        let [a, b, c, d, e, ..] = index.to_le_bytes();
-        Self { size, index: [a, b, c, d, e], site }
+    pub(super) fn new(size: u64, index: u64, site: SiteId) -> Self {
+        let mut block = Self { size, index: [0; _], site };
+        block.index.copy_from_slice(&index.to_le_bytes()[..INDEX_BYTES]);
+        block
     }
 
     /// The place of its allocation among all calls.
     #[inline]
-    pub(super) const fn index(self) -> u64 {
-        let [a, b, c, d, e] = self.index;
-        u64::from_le_bytes([a, b, c, d, e, 0, 0, 0])
+    pub(super) fn index(self) -> u64 {
+        let mut bytes = [0; 8];
+        bytes[..INDEX_BYTES].copy_from_slice(&self.index);
+        u64::from_le_bytes(bytes)
     }
 
     fn sum(self) -> SiteSum {

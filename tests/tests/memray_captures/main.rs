@@ -382,4 +382,6 @@ fn reports_on_cut_captures() {
     compare_cut(Release::V1_20, &["--no-compress", "--native"], "fork.py", true);
     compare_cut(Release::V1_20, &["--no-compress", "--aggregate"], "fork.py", true);
     compare_cut(Release::V1_20, &["--native"], "allocate.py", false);
+    compare_cut(Release::V1_20, &["--no-compress", "--trace-python-allocators"], "fork.py", true);
+    compare_cut(Release::V1_19, &["--trace-python-allocators"], "allocate.py", false);
 }
