@@ -53,7 +53,8 @@ impl ViewOptions {
 
 /// Reads what a report is made of, with a progress bar and notes on what is missing.
 pub(super) fn read_profile(capture: &Path, view: View, threads: Threads) -> anyhow::Result<Profile> {
-    read_profile_for(capture, &Question { view, threads, ..Question::default() })
+    // Reports of this kind show no memory over time.
+    read_profile_for(capture, &Question { view, threads, max_memory_records: 0 })
 }
 
 /// The same for any question.

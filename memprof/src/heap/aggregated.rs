@@ -23,7 +23,7 @@ pub(super) fn read(
     if let View::Temporary { .. } = question.view {
         return Err(ProfileError::Aggregated { what: "temporary allocations" });
     }
-    let mut contents = Contents::default();
+    let mut contents = Contents::new(question);
     let header = recording.header();
     let mut tables = Tables { python_version: header.python_version, ..Tables::default() };
     let reader = recording.reader()?;
@@ -65,14 +65,13 @@ pub(super) fn read(
     Ok(Profile {
         capture: Capture::new(recording, tables),
         records,
-        samples: contents.samples.into_at_most(question.max_memory_records),
+        samples: contents.samples.into_kept(),
         peak_memory,
         n_calls,
     })
 }
 
 /// What only aggregated captures hold. The kinds of records come in any order.
-#[derive(Default)]
 struct Contents {
     aggregates: Vec<Aggregate>,
     frames: Vec<FrameRecord>,
@@ -82,6 +81,11 @@ struct Contents {
 }
 
 impl Contents {
+    fn new(question: &Question) -> Self {
+        let samples = Samples::new(question.max_memory_records);
+        Self { aggregates: Vec::new(), frames: Vec::new(), traces: Vec::new(), samples }
+    }
+
     /// Makes stacks, whose numbers are those in the file. A frame that is not there has no name.
     fn build_stacks(&self, tables: &mut Tables) {
         const NAMELESS: FrameRecord = FrameRecord { code: 0, offset: -1, is_entry: true };

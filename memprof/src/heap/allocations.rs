@@ -1,10 +1,8 @@
 //! Follows the calls of a capture with all allocations, and groups those of a view.
 
-use rustc_hash::FxHashMap;
-
 use super::error::ProfileError;
 use super::event::{Event, LimitReached, Observer, Progress};
-use super::grouping::{Record, Threads, group, records_entry};
+use super::grouping::{Record, group};
 use super::heap_size::{HeapSize, SizeFollower};
 use super::live::{LiveHeap, Wanted};
 use super::profile::{MAX_LIVE_BLOCKS, Profile, Question, View};
@@ -32,7 +30,7 @@ pub(super) fn read(
         capture: Capture::new(recording, tables),
         peak_memory,
         n_calls,
-        samples: samples.into_at_most(question.max_memory_records),
+        samples: samples.into_kept(),
     })
 }
 
@@ -58,7 +56,7 @@ impl Allocations {
                 Follower::Temporary(SizeFollower::default(), TemporaryAllocations::new(threshold))
             }
         };
-        Self { follower, sites: Sites::default(), samples: Samples::default() }
+        Self { follower, sites: Sites::default(), samples: Samples::new(question.max_memory_records) }
     }
 
     fn size(&self) -> &HeapSize {
@@ -85,21 +83,9 @@ fn records(follower: Follower, sites: &Sites, question: &Question) -> Vec<Record
         Follower::Temporary(size, temporary) => {
             // What comes now finds its place in the memory of its blocks.
             drop(size);
-            temporary_records(&temporary, sites, question.threads)
+            group(sites, temporary.into_found(), question.threads)
         }
     }
-}
-
-fn temporary_records(temporary: &TemporaryAllocations, sites: &Sites, threads: Threads) -> Vec<Record> {
-    let mut found: Vec<_> = temporary.found().collect();
-    found.sort_unstable_by_key(|(_, found)| found.first);
-    let (mut records, mut places) = (Vec::new(), FxHashMap::default());
-    for (site, found) in found {
-        let site = sites.get(site);
-        let record = records_entry(&mut records, &mut places, site, threads);
-        record.add(site, found.n_allocations, found.size);
-    }
-    records
 }
 
 impl Observer for Allocations {

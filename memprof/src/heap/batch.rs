@@ -6,6 +6,7 @@
 use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
 use std::thread;
 
+use super::brief::{FIRST_NUMBER, LatestCalls};
 use super::event::{Event, LimitReached, Observer, Progress, Setting};
 use super::stacks::StackIndex;
 use crate::capture::{Allocator, AllocatorKind};
@@ -44,9 +45,6 @@ const ROOM: usize = BATCH + 8;
 /// Batches in all: one on either side, and two between them.
 const BATCHES: usize = 4;
 
-/// Of how many addresses it is remembered what happened there last.
-const REMEMBERED: usize = 1 << 10;
-
 /// For how many calls memory is fetched ahead: about as many as a processor waits for at the same time.
 const FORESEEN: usize = 16;
 
@@ -56,10 +54,7 @@ struct Batch {
     progress: (u64, u64),
 }
 
-/// The reader's end.
-///
-/// Most blocks are released soon after their allocation. Whoever follows need not find those by their addresses, which is
-/// most of the work: here allocation and release are brought together, by a table that stays in a processor's cache.
+/// The reader's end. Brings allocation and release of brief blocks together.
 pub(super) struct Batches {
     full: SyncSender<Batch>,
     empty: Receiver<Vec<Item>>,
@@ -68,27 +63,7 @@ pub(super) struct Batches {
     first: u64,
     /// From this number on the current batch has nothing but calls.
     calls_from: u64,
-    /// What happened to some addresses last.
-    remembered: Box<[Remembered; REMEMBERED]>,
-}
-
-/// What happened to an address last.
-#[derive(Clone, Copy)]
-struct Remembered {
-    address: u64,
-    /// [`RELEASED`], or the number of the item that allocated a block there.
-    last: u64,
-}
-
-/// Whoever follows knows of no block at the address.
-const RELEASED: u64 = 0;
-/// The number of the first item of all.
-const FIRST: u64 = 1;
-
-/// Where it is remembered what happened to an address. Those of blocks are multiples of 16 most often.
-#[inline]
-const fn remembered_at(address: u64) -> usize {
-    (address >> 4 ^ address >> 14) as usize % REMEMBERED
+    latest: LatestCalls,
 }
 
 /// The observer has ended, because of a limit.
@@ -100,9 +75,9 @@ impl Batches {
             full,
             empty,
             current: Vec::with_capacity(ROOM),
-            first: FIRST,
-            calls_from: FIRST,
-            remembered: Box::new([Remembered { address: 0, last: RELEASED }; _]),
+            first: FIRST_NUMBER,
+            calls_from: FIRST_NUMBER,
+            latest: LatestCalls::default(),
         }
     }
 
@@ -130,21 +105,27 @@ impl Batches {
         allocator: Allocator,
     ) -> bool {
         let next = self.next();
-        let remembered = &mut self.remembered[remembered_at(address)];
-        let may_replace = remembered.address != address || remembered.last != RELEASED;
-        let mut item = Item::Call { address, size, stack, native, allocator, is_brief: false, may_replace };
+        let latest = self.latest.at(address);
+        let mut item = Item::Call {
+            address,
+            size,
+            stack,
+            native,
+            allocator,
+            is_brief: false,
+            may_replace: !latest.is_release_of(address),
+        };
         match allocator.kind() {
-            AllocatorKind::SimpleAllocation => *remembered = Remembered { address, last: next },
+            AllocatorKind::SimpleAllocation => latest.allocate(address, next),
             AllocatorKind::SimpleDeallocation => {
-                if remembered.address == address && remembered.last >= self.calls_from {
-                    let ago = next - remembered.last;
+                if let Some(allocation) = latest.release(address, self.calls_from) {
+                    let ago = next - allocation;
                     let place = self.current.len() - ago as usize;
                     if let Item::Call { is_brief, .. } = &mut self.current[place] {
                         *is_brief = true;
                         item = Item::BriefRelease { ago: ago as u32, allocator };
                     }
                 }
-                *remembered = Remembered { address, last: RELEASED };
             }
             AllocatorKind::RangedAllocation | AllocatorKind::RangedDeallocation => {}
         }

@@ -41,7 +41,7 @@ impl Block {
         u64::from_le_bytes(bytes)
     }
 
-    fn sum(self) -> SiteSum {
+    pub(super) fn sum(self) -> SiteSum {
         SiteSum { n_allocations: 1, size: self.size, first_index: self.index() }
     }
 }
@@ -139,16 +139,12 @@ impl LiveHeap {
             AllocatorKind::SimpleAllocation => {
                 let block = Block::new(event.size, index, site());
                 if let Some(replaced) = self.blocks.insert(event.address, block) {
-                    self.size.shrink(replaced.size);
-                    self.depart(replaced);
+                    self.depart(replaced.size, replaced.index(), || replaced.site);
                 }
                 self.size.grow(event.size);
             }
             AllocatorKind::SimpleDeallocation => {
-                if let Some(block) = self.blocks.remove(event.address) {
-                    self.size.shrink(block.size);
-                    self.depart(block);
-                }
+                self.remove(event.address);
             }
             AllocatorKind::RangedAllocation => {
                 let mapped = Mapped { index, since: self.calls, site: site() };
@@ -157,23 +153,18 @@ impl LiveHeap {
             }
             AllocatorKind::RangedDeallocation => self.unmap(event.address, event.size),
         }
-        if self.size.is_at_peak() {
-            self.peak_calls = self.calls;
-        }
+        self.look_for_peak();
     }
 
     /// Follows the allocation of a brief block.
     #[inline]
     pub(super) fn allocate_brief(&mut self, event: &Event, may_replace: bool) {
         self.calls += 1;
-        if may_replace && let Some(replaced) = self.blocks.remove(event.address) {
-            self.size.shrink(replaced.size);
-            self.depart(replaced);
+        if may_replace {
+            self.remove(event.address);
         }
         self.size.grow(event.size);
-        if self.size.is_at_peak() {
-            self.peak_calls = self.calls;
-        }
+        self.look_for_peak();
     }
 
     /// Follows the release of a brief block, allocated `ago` calls before. `site` is that of its allocation.
@@ -181,19 +172,32 @@ impl LiveHeap {
     pub(super) fn release_brief(&mut self, size: u64, ago: u32, site: impl FnOnce() -> SiteId) {
         let index = self.calls - u64::from(ago);
         self.calls += 1;
+        self.depart(size, index, site);
+        self.look_for_peak();
+    }
+
+    /// Takes the block at an address out, if there is one.
+    #[inline]
+    fn remove(&mut self, address: u64) {
+        if let Some(block) = self.blocks.remove(address) {
+            self.depart(block.size, block.index(), || block.site);
+        }
+    }
+
+    /// A block goes.
+    #[inline]
+    fn depart(&mut self, size: u64, index: u64, site: impl FnOnce() -> SiteId) {
         self.size.shrink(size);
         if index < self.peak_calls && self.wanted == Wanted::AtPeakOrEnd {
             self.departed.add(self.peak_calls, Block::new(size, index, site()));
         }
-        if self.size.is_at_peak() {
-            self.peak_calls = self.calls;
-        }
     }
 
+    /// To be asked after each call.
     #[inline]
-    fn depart(&mut self, block: Block) {
-        if block.index() < self.peak_calls && self.wanted == Wanted::AtPeakOrEnd {
-            self.departed.add(self.peak_calls, block);
+    fn look_for_peak(&mut self) {
+        if self.size.is_at_peak() {
+            self.peak_calls = self.calls;
         }
     }
 
@@ -209,8 +213,7 @@ impl LiveHeap {
             }
             Wanted::AtPeakOrEnd => {
                 for block in self.blocks.take(|address| space.holds(address)) {
-                    self.size.shrink(block.size);
-                    self.depart(block);
+                    self.depart(block.size, block.index(), || block.site);
                 }
                 let (begin, size) = space.range();
                 self.unmap(begin, size);

@@ -7,6 +7,7 @@
 mod aggregated;
 mod allocations;
 mod batch;
+mod brief;
 mod error;
 mod event;
 mod grouping;

@@ -28,7 +28,7 @@ pub enum View {
 pub struct Question {
     pub view: View,
     pub threads: Threads,
-    /// How many samples of memory to keep.
+    /// How many samples of memory to keep; the first is kept in any case.
     pub max_memory_records: usize,
 }
 

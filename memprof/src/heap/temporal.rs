@@ -113,7 +113,7 @@ impl TemporalProfile {
         Ok(Self {
             capture: Capture::new(recording, tables),
             records,
-            samples: samples.into_at_most(question.max_memory_records),
+            samples: samples.into_kept(),
             high_water_bytes,
             peak_memory: peak,
             n_calls,
@@ -172,7 +172,7 @@ impl Temporal {
                 TemporalView::HighWater => Follower::HighWater(HighWater::default()),
                 TemporalView::Leaks => Follower::Leaks(Lifetimes::default()),
             },
-            samples: Samples::default(),
+            samples: Samples::new(question.max_memory_records),
             n_samples: 0,
             stride,
             max_samples: question.max_memory_records.max(1),

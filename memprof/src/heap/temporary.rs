@@ -5,6 +5,7 @@ use std::collections::VecDeque;
 use rustc_hash::FxHashMap;
 
 use super::event::Event;
+use super::grouping::SiteSum;
 use super::live::Block;
 use super::sites::SiteId;
 use crate::capture::AllocatorKind;
@@ -29,21 +30,8 @@ pub(super) struct TemporaryAllocations {
     /// The thread of the latest call, and its place.
     current: Option<(u64, usize)>,
     /// Allocations that were found, as often as they were found, summed over those of one site, by its number.
-    found: Vec<Found>,
+    found: Vec<SiteSum>,
     n_calls: u64,
-}
-
-/// What was found of one site.
-#[derive(Clone, Copy)]
-pub(super) struct Found {
-    pub(super) n_allocations: u64,
-    pub(super) size: u64,
-    /// The place of the first allocation among all calls.
-    pub(super) first: u64,
-}
-
-impl Found {
-    const NOTHING: Self = Self { n_allocations: 0, size: 0, first: u64::MAX };
 }
 
 impl TemporaryAllocations {
@@ -100,17 +88,13 @@ impl TemporaryAllocations {
     fn add(&mut self, block: Block) {
         let place = { block.site }.index();
         if self.found.len() <= place {
-            self.found.resize(place + 1, Found::NOTHING);
+            self.found.resize(place + 1, SiteSum::NOTHING);
         }
-        let found = &mut self.found[place];
-        found.first = found.first.min(block.index());
-        found.n_allocations += 1;
-        found.size = found.size.wrapping_add(block.size);
+        self.found[place].add(block.sum());
     }
 
-    /// What was found, by the site.
-    pub(super) fn found(&self) -> impl Iterator<Item = (SiteId, Found)> + '_ {
-        let found = SiteId::all().zip(self.found.iter().copied());
-        found.filter(|(_, found)| found.n_allocations > 0)
+    /// What was found, by site.
+    pub(super) fn into_found(self) -> impl Iterator<Item = (SiteId, SiteSum)> {
+        SiteId::all().zip(self.found)
     }
 }
