@@ -7,70 +7,70 @@
 use super::event::Event;
 use super::grouping::SiteSum;
 use super::heap_size::HeapSize;
+use super::live_blocks::{Block, LiveBlocks};
 use super::recording::Space;
 use super::sites::SiteId;
-use crate::blocks::{BlockMap, Piece, Ranges};
+use super::u40::U40;
+use crate::blocks::{Piece, Ranges};
 use crate::capture::AllocatorKind;
 
-/// Bytes that the place of a call among all takes: to read as many calls as they tell apart takes half a day.
-const INDEX_BYTES: usize = 5;
-
-/// A block, or a piece of a mapped range. In as few bytes as it takes: there are millions.
-#[derive(Clone, Copy, Debug, Default)]
+/// A sum of blocks, and the time it is of, counted in calls, as the blocks are: there are fewer than 2^40.
+#[derive(Clone, Copy, Default)]
 #[repr(C, packed)]
-pub(super) struct Block {
-    pub(super) size: u64,
-    /// The lowest bytes of [`Block::index`].
-    index: [u8; INDEX_BYTES],
-    pub(super) site: SiteId,
+struct SumOfTime {
+    time: U40,
+    n_allocations: U40,
+    first_index: U40,
+    size: u64,
 }
 
-impl Block {
+impl SumOfTime {
     #[inline]
-    pub(super) fn new(size: u64, index: u64, site: SiteId) -> Self {
-        let mut block = Self { size, index: [0; _], site };
-        block.index.copy_from_slice(&index.to_le_bytes()[..INDEX_BYTES]);
-        block
+    fn new(time: u64, sum: SiteSum) -> Self {
+        let SiteSum { n_allocations, size, first_index } = sum;
+        Self {
+            time: U40::new(time),
+            n_allocations: U40::new(n_allocations),
+            first_index: U40::new(first_index),
+            size,
+        }
     }
 
-    /// The place of its allocation among all calls.
+    /// The sum, if it is of this time.
     #[inline]
-    pub(super) fn index(self) -> u64 {
-        let mut bytes = [0; 8];
-        bytes[..INDEX_BYTES].copy_from_slice(&self.index);
-        u64::from_le_bytes(bytes)
-    }
-
-    pub(super) fn sum(self) -> SiteSum {
-        SiteSum { n_allocations: 1, size: self.size, first_index: self.index() }
+    fn of(self, time: u64) -> Option<SiteSum> {
+        let Self { time: of_time, n_allocations, first_index, size } = self;
+        (of_time.get() == time).then(|| SiteSum {
+            n_allocations: n_allocations.get(),
+            size,
+            first_index: first_index.get(),
+        })
     }
 }
 
 /// Sums of blocks by site, each of a time of its own.
 #[derive(Default)]
 struct SiteSums {
-    /// At the place of the site: the time, and the sum.
-    sums: Vec<(u64, SiteSum)>,
+    /// At the place of the site.
+    sums: Vec<SumOfTime>,
 }
 
 impl SiteSums {
     /// Adds a block to the sum of a time. That of an earlier time is no longer needed.
     #[inline]
     fn add(&mut self, time: u64, block: Block) {
-        let place = { block.site }.index();
+        let place = block.site.index();
         if self.sums.len() <= place {
-            self.sums.resize(place + 1, (0, SiteSum::NOTHING));
+            self.sums.resize(place + 1, SumOfTime::default());
         }
-        let (of_time, sum) = &mut self.sums[place];
-        if *of_time != time {
-            (*of_time, *sum) = (time, SiteSum::NOTHING);
-        }
+        let kept = &mut self.sums[place];
+        let mut sum = kept.of(time).unwrap_or(SiteSum::NOTHING);
         sum.add(block.sum());
+        *kept = SumOfTime::new(time, sum);
     }
 
     fn into_those_of(self, time: u64) -> impl Iterator<Item = (SiteId, SiteSum)> {
-        let those = SiteId::all().zip(self.sums).filter(move |(_, (of_time, _))| *of_time == time);
-        those.map(|(site, (_, sum))| (site, sum))
+        SiteId::all().zip(self.sums).filter_map(move |(site, sum)| Some((site, sum.of(time)?)))
     }
 }
 
@@ -85,7 +85,7 @@ struct Mapped {
 
 impl Mapped {
     fn block(piece: &Piece<Self>) -> Block {
-        Block::new(piece.size(), piece.value.index, piece.value.site)
+        Block { size: piece.size(), index: piece.value.index, site: piece.value.site }
     }
 }
 
@@ -100,7 +100,7 @@ pub(super) enum Wanted {
 
 /// What lives, and what lived at the peak.
 pub(super) struct LiveHeap {
-    blocks: BlockMap<Block>,
+    blocks: LiveBlocks,
     ranges: Ranges<Mapped>,
     wanted: Wanted,
     /// What has died since the peak and lived then; nothing where it is not wanted. Times are told by the calls up to them.
@@ -114,7 +114,7 @@ pub(super) struct LiveHeap {
 impl LiveHeap {
     pub(super) fn new(wanted: Wanted) -> Self {
         Self {
-            blocks: BlockMap::default(),
+            blocks: LiveBlocks::default(),
             ranges: Ranges::default(),
             wanted,
             departed: SiteSums::default(),
@@ -137,9 +137,9 @@ impl LiveHeap {
         self.calls += 1;
         match event.allocator.kind() {
             AllocatorKind::SimpleAllocation => {
-                let block = Block::new(event.size, index, site());
+                let block = Block { size: event.size, index, site: site() };
                 if let Some(replaced) = self.blocks.insert(event.address, block) {
-                    self.depart(replaced.size, replaced.index(), || replaced.site);
+                    self.depart(replaced.size, replaced.index, || replaced.site);
                 }
                 self.size.grow(event.size);
             }
@@ -180,7 +180,7 @@ impl LiveHeap {
     #[inline]
     fn remove(&mut self, address: u64) {
         if let Some(block) = self.blocks.remove(address) {
-            self.depart(block.size, block.index(), || block.site);
+            self.depart(block.size, block.index, || block.site);
         }
     }
 
@@ -189,7 +189,7 @@ impl LiveHeap {
     fn depart(&mut self, size: u64, index: u64, site: impl FnOnce() -> SiteId) {
         self.size.shrink(size);
         if index < self.peak_calls && self.wanted == Wanted::AtPeakOrEnd {
-            self.departed.add(self.peak_calls, Block::new(size, index, site()));
+            self.departed.add(self.peak_calls, Block { size, index, site: site() });
         }
     }
 
@@ -213,7 +213,7 @@ impl LiveHeap {
             }
             Wanted::AtPeakOrEnd => {
                 for block in self.blocks.take(|address| space.holds(address)) {
-                    self.depart(block.size, block.index(), || block.site);
+                    self.depart(block.size, block.index, || block.site);
                 }
                 let (begin, size) = space.range();
                 self.unmap(begin, size);
@@ -227,7 +227,7 @@ impl LiveHeap {
             size.shrink(lost);
             let Mapped { index, since, site } = piece.value;
             if since <= *peak_calls && *wanted == Wanted::AtPeakOrEnd {
-                departed.add(*peak_calls, Block::new(piece.size(), index, site));
+                departed.add(*peak_calls, Block { size: piece.size(), index, site });
             }
             Mapped { index, since: *calls, site }
         });
@@ -252,14 +252,18 @@ impl LiveHeap {
     pub(super) fn into_live(self) -> impl Iterator<Item = (SiteId, SiteSum)> {
         let mut live = SiteSums::default();
         let pieces = self.ranges.iter().map(Mapped::block);
-        self.blocks.values().chain(pieces).for_each(|block| live.add(self.calls, block));
+        self.blocks
+            .iter()
+            .map(|(_, block)| block)
+            .chain(pieces)
+            .for_each(|block| live.add(self.calls, block));
         live.into_those_of(self.calls)
     }
 
     /// What lived at the peak, the latest where it was reached more than once, by site.
     pub(super) fn into_peak(self) -> impl Iterator<Item = (SiteId, SiteSum)> {
         let Self { blocks, ranges, departed: mut at_peak, peak_calls, .. } = self;
-        let blocks = blocks.values().filter(|block| block.index() < peak_calls);
+        let blocks = blocks.iter().map(|(_, block)| block).filter(|block| block.index < peak_calls);
         let pieces = ranges.iter().filter(|piece| piece.value.since <= peak_calls).map(Mapped::block);
         blocks.chain(pieces).for_each(|block| at_peak.add(peak_calls, block));
         at_peak.into_those_of(peak_calls)

@@ -16,6 +16,7 @@ mod high_water;
 mod interval;
 mod lifetimes;
 mod live;
+mod live_blocks;
 mod names;
 mod native_names;
 mod profile;
@@ -30,6 +31,7 @@ mod statistics;
 mod tables;
 mod temporal;
 mod temporary;
+mod u40;
 
 pub use error::ProfileError;
 pub use event::Progress;

@@ -161,6 +161,8 @@ mod tests {
             };
             match random(8) {
                 0 => call(true, 0),
+                // Beyond a tebibyte a size is kept elsewhere.
+                1 if random(100) == 0 => call(false, (1 << 40) - 2 + random(4)),
                 1 => call(false, random(1000)),
                 _ => {
                     call(false, random(100));

@@ -6,7 +6,7 @@ use rustc_hash::FxHashMap;
 
 use super::event::Event;
 use super::grouping::SiteSum;
-use super::live::Block;
+use super::live_blocks::Block;
 use super::sites::SiteId;
 use crate::capture::AllocatorKind;
 
@@ -61,8 +61,8 @@ impl TemporaryAllocations {
             if recent.len() == self.reach {
                 recent.pop_back();
             }
-            recent
-                .push_front(Recent { address: event.address, block: Block::new(event.size, index, site()) });
+            let block = Block { size: event.size, index, site: site() };
+            recent.push_front(Recent { address: event.address, block });
             return;
         }
         let ranged = event.allocator.kind() == AllocatorKind::RangedDeallocation;
@@ -86,7 +86,7 @@ impl TemporaryAllocations {
 
     #[inline]
     fn add(&mut self, block: Block) {
-        let place = { block.site }.index();
+        let place = block.site.index();
         if self.found.len() <= place {
             self.found.resize(place + 1, SiteSum::NOTHING);
         }
