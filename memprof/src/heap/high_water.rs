@@ -10,7 +10,7 @@ use super::event::Event;
 use super::interval::Interval;
 use super::recording::Space;
 use super::sites::SiteId;
-use crate::blocks::{BlockMap, Cut, Ranges};
+use crate::blocks::{BlockMap, Cut, Ranges, prefetch};
 use crate::capture::AllocatorKind;
 
 /// Allocations and bytes that a site holds.
@@ -28,20 +28,21 @@ impl Held {
     }
 }
 
-/// What a site has held up to now.
-#[derive(Clone, Default)]
-struct History {
-    /// From which interval on how much was held at its peak, where that changed.
-    completed: Vec<(usize, Held)>,
-    state: State,
-}
+/// From which interval on how much was held at its peak.
+type Change = (usize, Held);
 
+/// What is to be known of a site at each of its calls: together in what a processor fetches at once.
 #[derive(Clone, Copy, Default)]
+#[repr(align(64))]
 struct State {
+    /// The latest peak that the site knows of.
     peak: u64,
+    /// The first interval that is not complete.
     interval: usize,
     at_peak: Held,
     since_peak: Held,
+    /// What was held according to the latest change.
+    noted: Held,
 }
 
 impl State {
@@ -52,49 +53,46 @@ impl State {
             self.peak = peak;
         }
     }
-}
 
-impl History {
-    /// Takes note of the intervals that have ended since the site was heard of last.
-    fn complete(&mut self, peak_by_interval: &[u64]) {
-        let state = &mut self.state;
-        while state.interval < peak_by_interval.len() {
-            state.rebase(peak_by_interval[state.interval]);
-            let before = self.completed.last().map_or(Held::default(), |&(_, held)| held);
-            if before != state.at_peak {
-                self.completed.push((state.interval, state.at_peak));
+    /// Takes note of the intervals that have ended since the site was heard of last, and tells what changed in them.
+    fn complete(&mut self, peak_by_interval: &[u64], mut changed: impl FnMut(Change)) {
+        while self.interval < peak_by_interval.len() {
+            self.rebase(peak_by_interval[self.interval]);
+            if self.noted != self.at_peak {
+                self.noted = self.at_peak;
+                changed((self.interval, self.at_peak));
             }
             // Changes after the peak of an interval show in the next; without any all that follow are alike.
-            if state.since_peak.n_allocations != 0 {
-                state.interval += 1;
+            if self.since_peak.n_allocations != 0 {
+                self.interval += 1;
             } else {
-                state.interval = peak_by_interval.len();
+                self.interval = peak_by_interval.len();
             }
         }
     }
 
-    fn change(&mut self, peak_by_interval: &[u64], peak: u64, change: Held) {
-        self.complete(peak_by_interval);
-        self.state.rebase(peak);
-        self.state.since_peak.add(change);
-    }
-
-    /// All intervals, of which the last has not ended, and at the end of all what is held then.
-    fn into_intervals(mut self, peak_by_interval: &[u64], final_peak: u64) -> Vec<Interval> {
-        self.complete(peak_by_interval);
-        self.state.rebase(final_peak);
+    /// All intervals, of which the last has not ended, and at the end of all what is held then. `changes` are those up to
+    /// now.
+    fn into_intervals(
+        mut self,
+        mut changes: Vec<Change>,
+        peak_by_interval: &[u64],
+        final_peak: u64,
+    ) -> Vec<Interval> {
+        self.complete(peak_by_interval, |change| changes.push(change));
+        self.rebase(final_peak);
         let last = peak_by_interval.len();
-        let at_peak = self.state.at_peak;
+        let at_peak = self.at_peak;
         let mut at_end = at_peak;
-        at_end.add(self.state.since_peak);
-        if self.completed.last().is_none_or(|&(_, held)| held != at_peak) {
-            self.completed.push((last, at_peak));
+        at_end.add(self.since_peak);
+        if changes.last().is_none_or(|&(_, held)| held != at_peak) {
+            changes.push((last, at_peak));
         }
-        if self.completed.last().is_none_or(|&(_, held)| held != at_end) {
-            self.completed.push((last + 1, at_end));
+        if changes.last().is_none_or(|&(_, held)| held != at_end) {
+            changes.push((last + 1, at_end));
         }
-        let ends = self.completed.iter().skip(1).map(|&(begin, _)| Some(begin)).chain([None]);
-        self.completed
+        let ends = changes.iter().skip(1).map(|&(begin, _)| Some(begin)).chain([None]);
+        changes
             .iter()
             .zip(ends)
             .map(|(&(allocated_before, held), deallocated_before)| Interval {
@@ -114,7 +112,9 @@ pub(super) struct HighWater {
     blocks: BlockMap<(u64, SiteId)>,
     ranges: Ranges<SiteId>,
     /// By the number of the site.
-    histories: Vec<Option<(SiteId, History)>>,
+    states: Vec<State>,
+    /// By the number of the site, in intervals that are complete.
+    changes: Vec<Vec<Change>>,
     n_changes: usize,
     peak_by_interval: Vec<u64>,
     bytes_by_interval: Vec<u64>,
@@ -124,10 +124,13 @@ pub(super) struct HighWater {
 }
 
 impl HighWater {
-    /// Fetches what will be needed for a call.
+    /// Fetches what will be needed for a call, of this site if it is an allocation.
     #[inline]
-    pub(super) fn foresee(&self, event: &Event) {
+    pub(super) fn foresee(&self, event: &Event, site: Option<SiteId>) {
         self.blocks.fetch(event.address);
+        if let Some(state) = site.and_then(|site| self.states.get(site.index())) {
+            prefetch(state);
+        }
     }
 
     /// Follows one call. `site` is that of an allocation.
@@ -203,13 +206,19 @@ impl HighWater {
             self.bytes_at_peak = self.bytes;
         }
         self.bytes = after;
-        if self.histories.len() <= site.index() {
-            self.histories.resize(site.index() + 1, None);
+        let place = site.index();
+        if self.states.len() <= place {
+            self.states.resize(place + 1, State::default());
+            self.changes.resize(place + 1, Vec::new());
         }
-        let (_, history) = self.histories[site.index()].get_or_insert((site, History::default()));
-        let before = history.completed.len();
-        history.change(&self.peak_by_interval, self.n_peaks, Held { n_allocations, bytes });
-        self.n_changes += history.completed.len() - before;
+        let Self { states, changes, n_changes, peak_by_interval, n_peaks, .. } = self;
+        let state = &mut states[place];
+        state.complete(peak_by_interval, |change| {
+            changes[place].push(change);
+            *n_changes += 1;
+        });
+        state.rebase(*n_peaks);
+        state.since_peak.add(Held { n_allocations, bytes });
     }
 
     /// A sample was taken: an interval ends, and the next begins with what lives as its first peak.
@@ -245,10 +254,10 @@ impl HighWater {
         let is_rising = self.bytes >= self.bytes_at_peak;
         let final_peak = self.n_peaks + u64::from(is_rising);
         let peaks = self.peak_by_interval;
-        self.histories
-            .into_iter()
-            .flatten()
-            .map(|(site, history)| (site, history.into_intervals(&peaks, final_peak)))
+        let histories = self.states.into_iter().zip(self.changes);
+        SiteId::all()
+            .zip(histories)
+            .map(|(site, (state, changes))| (site, state.into_intervals(changes, &peaks, final_peak)))
             .collect()
     }
 }

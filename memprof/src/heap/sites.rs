@@ -76,12 +76,12 @@ impl Sites {
         self.intern_other(site)
     }
 
-    /// Has fetched what [`Sites::intern`] will look at.
+    /// Has fetched what [`Sites::intern`] will look at. Returns the site that it is likely to find.
     #[inline]
-    pub(super) fn fetch(&self, thread: u64, stack: StackIndex) {
-        if let Some(site) = self.sites.get(self.latest[place(thread, stack)] as usize) {
-            prefetch(site);
-        }
+    pub(super) fn fetch(&self, thread: u64, stack: StackIndex) -> Option<SiteId> {
+        let latest = self.latest[place(thread, stack)];
+        prefetch(self.sites.get(latest as usize)?);
+        Some(SiteId(latest))
     }
 
     fn intern_other(&mut self, site: Site) -> SiteId {

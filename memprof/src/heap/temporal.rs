@@ -226,9 +226,9 @@ impl Observer for Temporal {
     #[inline]
     fn foresee(&self, event: &Event) {
         let thread = if self.threads == Threads::Merged { 0 } else { event.thread };
-        self.sites.fetch(thread, event.stack);
+        let site = self.sites.fetch(thread, event.stack);
         match &self.view {
-            Follower::HighWater(high_water) => high_water.foresee(event),
+            Follower::HighWater(high_water) => high_water.foresee(event, site),
             Follower::Leaks(lifetimes) => lifetimes.foresee(event),
             Follower::GivenUp => {}
         }

@@ -11,14 +11,16 @@ impl U40 {
     /// The lowest 40 bits of a number.
     #[inline]
     pub(super) fn new(number: u64) -> Self {
-        let [a, b, c, d, e, ..] = number.to_le_bytes();
-        Self([a, b, c, d, e])
+        let mut bytes = [0; 5];
+        bytes.copy_from_slice(&number.to_le_bytes()[..5]);
+        Self(bytes)
     }
 
     #[inline]
     pub(super) fn get(self) -> u64 {
-        let [a, b, c, d, e] = self.0;
-        u64::from_le_bytes([a, b, c, d, e, 0, 0, 0])
+        let mut bytes = [0; 8];
+        bytes[..5].copy_from_slice(&self.0);
+        u64::from_le_bytes(bytes)
     }
 }
 

@@ -201,7 +201,7 @@ impl FrameTree {
         Ok(id)
     }
 
-    /// Makes room for so many calls of [`FrameTree::add`].
+    /// Makes room for so many calls of [`FrameTree::add_at`].
     pub fn reserve(&mut self, count: usize) {
         self.allocated.reserve_exact(count.min(2 * MERGED_AT));
     }
@@ -216,15 +216,21 @@ impl FrameTree {
         count: u64,
     ) -> Result<(), TreeError> {
         let node = self.node(innermost_first)?;
+        self.add_at(node, thread, lifetime, bytes, count);
+        Ok(())
+    }
+
+    /// Adds what the stack that ends at a node has allocated.
+    pub fn add_at(&mut self, node: NodeId, thread: ThreadId, lifetime: Lifetime, bytes: u64, count: u64) {
         self.allocated.push(Allocated { node, thread, lifetime, bytes, count });
         if self.allocated.len() >= 2 * self.merged.max(MERGED_AT) {
             self.merge_allocated();
         }
-        Ok(())
     }
 
-    /// The node at which a stack ends; made, with those before it, where it is new.
-    fn node(
+    /// The node at which a stack, given from the innermost frame to the outermost, ends; made, with those before it,
+    /// where it is new.
+    pub fn node(
         &mut self,
         innermost_first: impl DoubleEndedIterator<Item = FrameId>,
     ) -> Result<NodeId, TreeError> {

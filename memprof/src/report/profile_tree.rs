@@ -1,7 +1,7 @@
 //! Frame trees of captures: the stacks of a profile, named and merged.
 
 use super::frame_kind::frame_kind;
-use super::frame_tree::{FrameId, FrameTree, Lifetime, Orientation, ThreadId, TreeError};
+use super::frame_tree::{FrameId, FrameTree, Lifetime, NodeId, Orientation, ThreadId, TreeError};
 use super::thread_label;
 use crate::heap::{self, Frame, Namer, Profile, Site, StackIndex, TemporalProfile, Threads};
 
@@ -80,8 +80,8 @@ pub(super) struct Stacks<'a, 'c> {
     frames: Vec<Option<FrameId>>,
     stack: Vec<heap::FrameId>,
     path: Vec<FrameId>,
-    /// The stack that `path` is of.
-    latest: Option<Place>,
+    /// The stack that was added to last, and the tree's node at which it ends.
+    latest: Option<(Place, NodeId)>,
 }
 
 /// A stack in a capture: thread, Python stack, native stack, generation of maps.
@@ -101,17 +101,24 @@ impl<'a, 'c> Stacks<'a, 'c> {
         bytes: u64,
         count: u64,
     ) -> Result<(), TreeError> {
-        if self.latest != Some(place) {
-            let (thread, stack, native, generation) = place;
-            self.namer.stack_of(thread, stack, native, generation, &mut self.stack);
-            self.path.clear();
-            for index in 0..self.stack.len() {
-                let frame = self.frame(self.stack[index])?;
-                self.path.push(frame);
-            }
-            self.latest = Some(place);
+        let node = match self.latest {
+            Some((latest, node)) if latest == place => node,
+            _ => self.node(place)?,
+        };
+        self.latest = Some((place, node));
+        self.tree.add_at(node, thread, lifetime, bytes, count);
+        Ok(())
+    }
+
+    /// The tree's node at which a stack ends.
+    fn node(&mut self, (thread, stack, native, generation): Place) -> Result<NodeId, TreeError> {
+        self.namer.stack_of(thread, stack, native, generation, &mut self.stack);
+        self.path.clear();
+        for index in 0..self.stack.len() {
+            let frame = self.frame(self.stack[index])?;
+            self.path.push(frame);
         }
-        self.tree.add(self.path.iter().copied(), thread, lifetime, bytes, count)
+        self.tree.node(self.path.iter().copied())
     }
 
     fn frame(&mut self, id: heap::FrameId) -> Result<FrameId, TreeError> {
