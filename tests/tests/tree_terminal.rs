@@ -64,10 +64,15 @@ fn the_same_keys_show_the_same_lines_as_in_memray() -> Result<()> {
             ours.press(key)?;
         }
         let has_changed = |screen: &[String]| !rows(screen).is_empty() && rows(screen) != before;
-        let of_memray = rows(&theirs.wait_until(has_changed).with_context(|| format!("memray: {keys:?}"))?);
-        ours.wait_until(|screen| rows(screen) == of_memray)
-            .with_context(|| format!("after {keys:?} memray shows {of_memray:#?}"))?;
-        before = of_memray;
+        theirs.wait_until(has_changed).with_context(|| format!("memray: {keys:?}"))?;
+        // memray may be seen while it is still drawing: its screen is looked at again until both show the same.
+        let is_as_theirs = |screen: &[String]| {
+            has_changed(screen) && theirs.screen().is_ok_and(|theirs| rows(&theirs) == rows(screen))
+        };
+        let shown = ours.wait_until(is_as_theirs).with_context(|| {
+            format!("after {keys:?} memray shows {:#?}", theirs.screen().map(|screen| rows(&screen)))
+        })?;
+        before = rows(&shown);
     }
     Ok(())
 }
