@@ -76,11 +76,13 @@ impl<V: Copy + Default> BlockMap<V> {
         prefetch(&part.places[part.home(hash)]);
     }
 
-    /// Takes all blocks out whose addresses are as wanted, in no particular order.
-    pub(crate) fn take(&mut self, is_wanted: impl Fn(u64) -> bool) -> Vec<V> {
-        let addresses: Vec<u64> =
-            self.iter().map(|(address, _)| address).filter(|at| is_wanted(*at)).collect();
-        addresses.into_iter().filter_map(|address| self.remove(address)).collect()
+    /// Takes all blocks out whose addresses are as wanted, in no particular order, and returns them with those.
+    pub(crate) fn take(&mut self, is_wanted: impl Fn(u64) -> bool) -> Vec<(u64, V)> {
+        let wanted: Vec<(u64, V)> = self.iter().filter(|(address, _)| is_wanted(*address)).collect();
+        for (address, _) in &wanted {
+            self.remove(*address);
+        }
+        wanted
     }
 
     /// The values, in no particular order.
@@ -246,7 +248,7 @@ mod tests {
         }
         let mut taken = map.take(|address| address < 4000);
         taken.sort_unstable();
-        assert_eq!(taken, (0..500).collect::<Vec<_>>());
+        assert_eq!(taken, (0..500).map(|number| (number * 8, number)).collect::<Vec<_>>());
         assert_eq!((map.len(), map.remove(0), map.remove(4000)), (500, None, Some(500)));
     }
 

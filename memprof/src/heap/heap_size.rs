@@ -112,7 +112,7 @@ impl SizeFollower {
 
     /// A process has ended, and holds nothing from now on.
     pub(super) fn end(&mut self, space: Space) {
-        for bytes in self.blocks.take(|address| space.holds(address)) {
+        for (_, bytes) in self.blocks.take(|address| space.holds(address)) {
             self.size.shrink(bytes);
         }
         let size = &mut self.size;

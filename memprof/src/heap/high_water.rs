@@ -175,7 +175,7 @@ impl HighWater {
 
     /// A process has ended, and holds nothing from now on.
     pub(super) fn end(&mut self, space: Space) {
-        for (size, site) in self.blocks.take(|address| space.holds(address)) {
+        for (_, (size, site)) in self.blocks.take(|address| space.holds(address)) {
             self.change(site, u64::MAX, size.wrapping_neg());
         }
         let (begin, size) = space.range();

@@ -79,9 +79,8 @@ impl LiveBlocks {
 
     /// Takes all blocks out whose addresses are as wanted, in no particular order.
     pub(super) fn take(&mut self, is_wanted: impl Fn(u64) -> bool) -> Vec<Block> {
-        let wanted: Vec<u64> =
-            self.kept.iter().map(|(address, _)| address).filter(|at| is_wanted(*at)).collect();
-        wanted.into_iter().filter_map(|address| self.remove(address)).collect()
+        let taken = self.kept.take(is_wanted);
+        taken.into_iter().map(|(address, kept)| self.taken(address, kept)).collect()
     }
 
     /// Addresses and blocks, in no particular order.
